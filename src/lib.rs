@@ -1,0 +1,25 @@
+//! Ocelli: many cameras, one accelerator, every result before its deadline, and a clear word when that
+//! can't be.
+//!
+//! The order of the modules below is the layering: a module imports only from lines above it, and the stages
+//! never import each other. `tests/tree.rs` enforces it.
+
+// Vocabulary: plain data. No I/O, no threads, no unsafe.
+pub mod time;
+pub mod stream;
+pub mod image;
+pub mod detection;
+pub mod job;
+pub mod record;
+pub mod stats;
+// Description: what a board and its models are.
+pub mod model;
+pub mod board;
+// Machine: what the operating system gives, queues, and the memory that frames live in.
+pub mod platform;
+pub mod ring;
+pub mod pool;
+// Stages: one verb each.
+pub mod capture;
+pub mod infer;
+pub mod publish;

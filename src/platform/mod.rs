@@ -1,0 +1,8 @@
+//! What the operating system gives: the clock, waking up, memory that stays.
+//!
+//! Stands below the stages because all of them wait and remember. Architecture invariant: no policy here.
+
+pub mod clock;
+mod wake;
+
+pub use wake::Waker;

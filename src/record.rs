@@ -1,0 +1,101 @@
+//! What leaves the runtime: one record a frame, one a set, and events.
+
+use crate::detection::Detections;
+use crate::job::Outcome;
+use crate::stream::{ModelId, StreamId, StreamState};
+use crate::time::Instant;
+use std::time::Duration;
+
+/// Most streams in one set.
+pub const MAX_SET: usize = 32;
+
+/// A frame's end: with detections when it was served, with a reason when it was not.
+#[derive(Clone, Debug)]
+pub struct Record {
+    /// Which camera.
+    pub stream: StreamId,
+    /// The source's frame number.
+    pub sequence: u64,
+    /// When the frame was captured.
+    pub captured: Instant,
+    /// When its result had to be out.
+    pub deadline: Instant,
+    /// When the record was handed to the outputs.
+    pub finished: Instant,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// The stream's service at that moment.
+    pub state: StreamState,
+    /// Age of the stream's last good result before this one, measured from that result's capture to this
+    /// record's finish.
+    pub last_good_age: Option<Duration>,
+    /// What the served frame went through.
+    pub served: Option<Served>,
+}
+
+/// How a served frame came to its result.
+#[derive(Clone, Debug)]
+pub struct Served {
+    /// Which network.
+    pub model: ModelId,
+    /// Frames in its batch.
+    pub batch: u16,
+    /// When the frame reached the heart.
+    pub arrived: Instant,
+    /// When its batch was handed to the backend.
+    pub submitted: Instant,
+    /// When the backend was done.
+    pub completed: Instant,
+    /// What was seen.
+    pub detections: Detections,
+}
+
+/// Results of the same instant across cameras.
+#[derive(Clone, Debug)]
+pub struct SetRecord {
+    /// The set's position in the board's list of sets.
+    pub set: u8,
+    /// The instant that the members belong to: the earliest member's capture.
+    pub instant: Instant,
+    /// Latest capture minus earliest capture among the members present.
+    pub skew: Duration,
+    /// When the set was closed: its last member's result, or its deadline.
+    pub finished: Instant,
+    /// Every stream of the set, in the board's order.
+    pub members: heapless::Vec<SetMember, MAX_SET>,
+}
+
+/// One camera's part in a set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SetMember {
+    /// Which camera.
+    pub stream: StreamId,
+    /// Its frame and how that ended; `None` when no frame of it belongs to the instant.
+    pub frame: Option<(u64, Outcome)>,
+    /// Its service when the set was closed.
+    pub state: StreamState,
+}
+
+/// Something that happened to a stream, not to a frame.
+#[derive(Clone, Debug)]
+pub struct Event {
+    /// When.
+    pub at: Instant,
+    /// Which camera.
+    pub stream: StreamId,
+    /// The state that it changed to.
+    pub state: StreamState,
+    /// Why, in words.
+    pub cause: heapless::String<160>,
+}
+
+/// Anything that an output can be handed.
+#[derive(Clone, Debug)]
+pub enum Message {
+    /// A frame ended.
+    Frame(Record),
+    /// A set was closed.
+    Set(SetRecord),
+    /// A stream changed its state.
+    Event(Event),
+}
