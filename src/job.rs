@@ -26,6 +26,14 @@ pub struct Job {
     pub deadline: Instant,
 }
 
+impl Job {
+    /// How the job ends when its record is handed to the outputs at `finish`.
+    #[must_use]
+    pub fn outcome_at(&self, finish: Instant) -> Outcome {
+        if finish.lateness(self.deadline).is_late() { Outcome::Late } else { Outcome::Met }
+    }
+}
+
 /// Why a captured frame never became a result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]

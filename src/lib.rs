@@ -21,5 +21,9 @@ pub mod ring;
 pub mod pool;
 // Stages: one verb each.
 pub mod capture;
+pub mod sched;
 pub mod infer;
+pub mod align;
 pub mod publish;
+// Heart: the stages composed.
+pub mod pipeline;
