@@ -259,13 +259,7 @@ impl<P> Pipeline<P> {
             return Some(Effect::Changed(event));
         }
         if let Some(batch) = self.done.pop_front() {
-            // Handed over to a queue that keeps its order: from here on younger records may follow.
-            for member in &batch.jobs {
-                let track = &mut self.tracks[member.job.stream.index()];
-                track.open.retain(|&(sequence, _)| sequence != member.job.sequence);
-                mark_ready(&mut self.ready, track, member.job.stream);
-            }
-            return Some(Effect::Conclude(batch));
+            return Some(Effect::Conclude(self.hand_over(batch)));
         }
         if let Some(set) = self.aligner.poll(now) {
             return Some(Effect::Set(set));
@@ -354,6 +348,25 @@ impl<P> Pipeline<P> {
         let at = track.withheld.partition_point(|earlier| earlier.sequence < lost.sequence);
         track.withheld.insert(at, lost);
         mark_ready(&mut self.ready, track, stream);
+    }
+
+    /// Takes a batch's jobs off the streams' books: it goes to a queue that keeps its order, so from here on
+    /// younger records may follow. Those that belong between two of its jobs go with it.
+    fn hand_over(&mut self, mut batch: Box<Batch<P>>) -> Box<Batch<P>> {
+        for index in 0..batch.jobs.len() {
+            let Job { stream, sequence, .. } = batch.jobs[index].job;
+            let track = &mut self.tracks[stream.index()];
+            while let Some(lost) = track.withheld.pop_front_if(|lost| lost.sequence < sequence) {
+                if batch.between.len() < batch.between.capacity() {
+                    batch.between.push((stream, lost));
+                } else {
+                    track.totals.records_lost += 1;
+                }
+            }
+            track.open.retain(|&(open, _)| open != sequence);
+            mark_ready(&mut self.ready, track, stream);
+        }
+        batch
     }
 
     /// The next record without a result, of any stream.
