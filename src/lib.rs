@@ -27,3 +27,4 @@ pub mod align;
 pub mod publish;
 // Heart: the stages composed.
 pub mod pipeline;
+// Drivers: threads on the real clock, and the control plane.
