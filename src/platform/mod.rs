@@ -4,6 +4,7 @@
 
 pub mod clock;
 pub mod realtime;
+pub mod memory;
 mod wake;
 
 pub use wake::Waker;
