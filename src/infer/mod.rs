@@ -3,6 +3,8 @@
 //! Asynchronous in shape, whatever the hardware: [`Backend::submit`] returns at once, the batch comes back
 //! later through [`Backend::poll`] with outputs or a fault. Nothing is lost: a batch goes in and comes out.
 
+pub mod preprocess;
+
 use crate::job::Batch;
 use crate::stream::ModelId;
 use crate::time::Instant;
