@@ -17,11 +17,9 @@ use std::thread::{Builder, JoinHandle, park};
 
 /// Something that computes a batch on the thread that calls it.
 pub trait Engine<P>: Send + 'static {
-    /// Computes the outputs of a batch that fits the capabilities. Only `outputs` is written.
-    ///
-    /// # Errors
-    /// Why there are no outputs. The next batch may work again.
-    fn run(&mut self, batch: &mut Batch<P>) -> Result<(), BatchFault>;
+    /// Computes the `outputs` of a batch that fits the capabilities, or says in its `fault` why there are
+    /// none. After a fault, the next batch may work again.
+    fn run(&mut self, batch: &mut Batch<P>);
 }
 
 /// A backend of one or more engines.
@@ -102,20 +100,17 @@ fn serve<P, E: Engine<P>>(
             continue;
         };
         let start = clock::now();
-        let outcome = if flags.stopping.load(Ordering::Acquire) {
-            Ok(Err(fault(format_args!("the backend is stopping"))))
+        let panicked = if flags.stopping.load(Ordering::Acquire) {
+            batch.fault = Some(fault(format_args!("the backend is stopping")));
+            false
         } else {
             // The batch is looked at again only as far as every panic leaves it valid; the engine never.
-            catch_unwind(AssertUnwindSafe(|| engine.run(&mut batch)))
+            catch_unwind(AssertUnwindSafe(|| engine.run(&mut batch))).is_err()
         };
         batch.completed = clock::now();
         batch.service = batch.completed.since(start);
-        let panicked = outcome.is_err();
-        batch.fault = match outcome {
-            Ok(outcome) => outcome.err(),
-            Err(_) => Some(fault(format_args!("the backend panicked; it takes no more work"))),
-        };
         if panicked {
+            batch.fault = Some(broken());
             flags.broken.store(true, Ordering::Release);
         }
         // Never full: the ring holds one batch, and there is only one.
@@ -125,6 +120,10 @@ fn serve<P, E: Engine<P>>(
             return;
         }
     }
+}
+
+fn broken() -> BatchFault {
+    fault(format_args!("the backend panicked; it takes no more work"))
 }
 
 impl<P: Send + 'static> Backend<P> for Blocking<P> {
@@ -138,7 +137,7 @@ impl<P: Send + 'static> Backend<P> for Blocking<P> {
             Err(batch)
         };
         if self.flags.broken.load(Ordering::Acquire) {
-            return refuse(batch, fault(format_args!("the backend panicked; it takes no more work")));
+            return refuse(batch, broken());
         }
         if let Some(refusal) = self.capabilities.refusal(self.order.len(), &batch) {
             return refuse(batch, refusal);

@@ -76,8 +76,11 @@ impl OnnxRuntime {
 }
 
 impl Engine<FrameRef> for Session {
-    fn run(&mut self, batch: &mut Batch<FrameRef>) -> Result<(), BatchFault> {
-        self.0[batch.model.index()].run(&batch.jobs, &mut batch.outputs)
+    fn run(&mut self, batch: &mut Batch<FrameRef>) {
+        let network = &mut self.0[batch.model.index()];
+        if let Err(why) = network.run(&batch.jobs, &mut batch.outputs) {
+            batch.fault = Some(BatchFault::new(why.message()));
+        }
     }
 }
 

@@ -3,14 +3,14 @@
 use super::FrameSize;
 use crate::infer::InferError;
 use crate::infer::preprocess::{Preprocessor, Row};
-use crate::job::{BatchFault, BatchJob, Tensor};
+use crate::job::{BatchJob, Tensor};
 use crate::model::{Decoder, Element, Input, Model, TensorLayout};
 use crate::pool::FrameRef;
 use half::f16;
 use ort::environment::Environment;
 use ort::logging::LogLevel;
 use ort::session::{Session, SessionInputValue};
-use ort::value::{TensorElementType, TensorRef, ValueType};
+use ort::value::{DynValue, TensorElementType, TensorRef, ValueType};
 use std::ops::RangeInclusive;
 
 /// A model, ready to run.
@@ -113,7 +113,7 @@ impl Network {
     ///
     /// A frame that can't be pre-processed costs its neighbours nothing: its own outputs become NaN, which
     /// decoding reports as that one frame's failure.
-    pub fn run(&mut self, jobs: &[BatchJob<FrameRef>], tensors: &mut [Tensor]) -> Result<(), BatchFault> {
+    pub fn run(&mut self, jobs: &[BatchJob<FrameRef>], tensors: &mut [Tensor]) -> ort::Result<()> {
         let mut unusable = 0u64;
         for (index, job) in jobs.iter().enumerate() {
             let row = self.rows.row(index, self.input_row);
@@ -122,13 +122,11 @@ impl Network {
             }
         }
         let Self { session, rows, outputs, dimensions, input_row, .. } = self;
-        let input = rows.tensor(jobs.len(), *input_row, *dimensions);
-        let results =
-            input.and_then(|input| session.run([input])).map_err(|why| BatchFault::new(why.message()))?;
+        let results = session.run([rows.tensor(jobs.len(), *input_row, *dimensions)?])?;
         for (output, tensor) in outputs.iter().zip(tensors) {
             tensor.row = output.row;
             let rows = &mut tensor.data[..jobs.len() * output.row];
-            copy(&results[output.position], rows).map_err(BatchFault::new)?;
+            copy(&results[output.position], rows)?;
             for (index, row) in rows.chunks_exact_mut(output.row).enumerate() {
                 if unusable >> index & 1 == 1 {
                     row.fill(f32::NAN);
@@ -184,16 +182,19 @@ impl Rows {
     }
 }
 
-/// Copies an output's elements; both types were checked at start, the length is checked here.
-fn copy(from: &ort::value::DynValue, to: &mut [f32]) -> Result<(), &'static str> {
-    const LENGTH: &str = "an output's shape is not the one that it had at start";
+/// Copies an output's elements. Type and shape were checked at start; a model may still break its word.
+fn copy(from: &DynValue, to: &mut [f32]) -> ort::Result<()> {
+    let reshaped = || ort::Error::new("an output's shape is not the one that it had at start");
     if let Ok((_, values)) = from.try_extract_tensor::<f32>() {
-        to.copy_from_slice(values.get(..to.len()).filter(|_| values.len() == to.len()).ok_or(LENGTH)?);
+        if values.len() != to.len() {
+            return Err(reshaped());
+        }
+        to.copy_from_slice(values);
         return Ok(());
     }
-    let (_, values) = from.try_extract_tensor::<f16>().map_err(|_| "an output is not a tensor of floats")?;
+    let (_, values) = from.try_extract_tensor::<f16>()?;
     if values.len() != to.len() {
-        return Err(LENGTH);
+        return Err(reshaped());
     }
     for (to, value) in to.iter_mut().zip(values) {
         *to = value.to_f32();
