@@ -1,0 +1,201 @@
+//! Pre-processing.
+
+mod color;
+mod elements;
+mod grid;
+mod kernel;
+mod simd;
+
+use crate::image::{ImageLayout, PixelFormat};
+use crate::model::{Element, Input};
+use color::Coefficients;
+use elements::Elements;
+use half::f16;
+use kernel::{Plan, Scratch, Work};
+use thiserror::Error;
+
+/// One job's row in a batch's input tensor.
+#[derive(Debug)]
+pub enum Row<'a> {
+    /// 32-bit floats.
+    F32(&'a mut [f32]),
+    /// 16-bit floats.
+    F16(&'a mut [f16]),
+    /// Bytes.
+    U8(&'a mut [u8]),
+}
+
+impl Row<'_> {
+    /// Type of its elements.
+    #[must_use]
+    pub const fn element(&self) -> Element {
+        match self {
+            Self::F32(_) => Element::F32,
+            Self::F16(_) => Element::F16,
+            Self::U8(_) => Element::U8,
+        }
+    }
+}
+
+/// Why a frame was not turned into a row. The row is untouched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum PreprocessError {
+    /// Nobody announced this format and size at start.
+    #[error("pre-processing was not prepared at start for a frame of {} {width}x{height}", format.as_str())]
+    Unprepared {
+        /// The frame's format.
+        format: PixelFormat,
+        /// The frame's width in pixels.
+        width: u32,
+        /// The frame's height in pixels.
+        height: u32,
+    },
+    /// The row's element type is not the model input's.
+    #[error("the model's input wants elements of type {expected:?}, the row has {found:?}")]
+    WrongElement {
+        /// The model input's.
+        expected: Element,
+        /// The row's.
+        found: Element,
+    },
+    /// The row is not one job's share of the tensor.
+    #[error("a row of the model's input has {expected} elements, the one given has {found}")]
+    WrongLength {
+        /// Elements of the input: width * height * channels.
+        expected: usize,
+        /// Elements of the row.
+        found: usize,
+    },
+    /// The layout contradicts itself.
+    #[error("the frame's layout ({} {width}x{height}) has a stride shorter than its row, or is without end", format.as_str())]
+    BadLayout {
+        /// The frame's format.
+        format: PixelFormat,
+        /// The frame's width in pixels.
+        width: u32,
+        /// The frame's height in pixels.
+        height: u32,
+    },
+    /// The layout reaches past the frame's bytes.
+    #[error("the frame has {found} bytes, its layout reaches to byte {needed}: a truncated frame?")]
+    ShortFrame {
+        /// Bytes that the layout spans.
+        needed: usize,
+        /// Bytes that there are.
+        found: usize,
+    },
+}
+
+/// The instructions that a pre-processor uses.
+#[derive(Clone, Copy, Debug)]
+enum Instructions {
+    Portable,
+    #[cfg(target_arch = "x86_64")]
+    Avx2(simd::Avx2),
+    #[cfg(target_arch = "aarch64")]
+    Neon(simd::Neon),
+}
+
+impl Instructions {
+    /// The best that this processor has.
+    fn detect() -> Self {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(avx2) = simd::Avx2::detect() {
+            return Self::Avx2(avx2);
+        }
+        #[cfg(target_arch = "aarch64")]
+        if let Some(neon) = simd::Neon::detect() {
+            return Self::Neon(neon);
+        }
+        Self::Portable
+    }
+}
+
+/// Turns frames into rows of one model's input.
+#[derive(Clone, Debug)]
+pub struct Preprocessor {
+    input: Input,
+    elements: Elements,
+    plans: Vec<Plan>,
+    scratch: Scratch,
+    instructions: Instructions,
+}
+
+impl Preprocessor {
+    /// For a model's input, with the best instructions that this processor has.
+    #[must_use]
+    pub fn new(input: &Input) -> Self {
+        Self { instructions: Instructions::detect(), ..Self::portable(input) }
+    }
+
+    /// The same results without any special instructions.
+    #[must_use]
+    pub fn portable(input: &Input) -> Self {
+        Self {
+            input: input.clone(),
+            elements: Elements::new(input),
+            plans: Vec::new(),
+            scratch: Scratch::default(),
+            instructions: Instructions::Portable,
+        }
+    }
+
+    /// Name of the instructions in use.
+    #[must_use]
+    pub const fn instructions(&self) -> &'static str {
+        match self.instructions {
+            Instructions::Portable => "portable",
+            #[cfg(target_arch = "x86_64")]
+            Instructions::Avx2(_) => "avx2",
+            #[cfg(target_arch = "aarch64")]
+            Instructions::Neon(_) => "neon",
+        }
+    }
+
+    /// Makes ready for frames of this format and size, at start: tables and memory are allocated here, never
+    /// in [`run`](Self::run). An empty frame or input can't be prepared for; running one is refused.
+    pub fn prepare(&mut self, format: PixelFormat, width: u32, height: u32) {
+        let empty = [width, height, self.input.width, self.input.height].contains(&0);
+        if empty || self.plan(format, width, height).is_some() {
+            return;
+        }
+        let placement = self.input.placement(width, height);
+        let plan = Plan::new(format, (width, height), placement, self.input.channels);
+        self.scratch.fit(&plan, &self.elements);
+        self.plans.push(plan);
+    }
+
+    fn plan(&self, format: PixelFormat, width: u32, height: u32) -> Option<usize> {
+        self.plans.iter().position(|plan| (plan.format, plan.width, plan.height) == (format, width, height))
+    }
+
+    /// Turns the frame in `bytes` into the elements of `row`: every one of them is written.
+    ///
+    /// # Errors
+    /// Each of [`PreprocessError`]; the row is untouched then.
+    pub fn run(&mut self, bytes: &[u8], layout: &ImageLayout, row: Row<'_>) -> Result<(), PreprocessError> {
+        let ImageLayout { format, width, height, planes, color } = *layout;
+        let unprepared = PreprocessError::Unprepared { format, width, height };
+        let plan = &self.plans[self.plan(format, width, height).ok_or(unprepared)?];
+        if row.element() != self.input.element {
+            return Err(PreprocessError::WrongElement { expected: self.input.element, found: row.element() });
+        }
+        if row.len() != self.elements.len() {
+            return Err(PreprocessError::WrongLength { expected: self.elements.len(), found: row.len() });
+        }
+        let needed = layout.extent().ok_or(PreprocessError::BadLayout { format, width, height })?;
+        if needed > bytes.len() {
+            return Err(PreprocessError::ShortFrame { needed, found: bytes.len() });
+        }
+        let (elements, scratch, color) = (&self.elements, &mut self.scratch, Coefficients::of(color));
+        let work = Work { plan, elements, scratch, bytes, planes, color, row };
+        match self.instructions {
+            Instructions::Portable => kernel::render(simd::Portable, work),
+            #[cfg(target_arch = "x86_64")]
+            Instructions::Avx2(avx2) => avx2.render(work),
+            #[cfg(target_arch = "aarch64")]
+            Instructions::Neon(neon) => neon.render(work),
+        }
+        Ok(())
+    }
+}
