@@ -22,4 +22,5 @@ pub mod pool;
 // Stages: one verb each.
 pub mod capture;
 pub mod infer;
+pub mod decode;
 pub mod publish;
