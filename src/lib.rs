@@ -24,6 +24,7 @@ pub mod pool;
 pub mod capture;
 pub mod sched;
 pub mod infer;
+pub mod decode;
 pub mod align;
 pub mod publish;
 // Heart: the stages composed.
