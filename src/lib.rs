@@ -14,6 +14,7 @@ pub mod job;
 pub mod record;
 pub mod stats;
 // Description: what a board and its models are.
+pub mod config;
 pub mod model;
 pub mod board;
 // Machine: what the operating system gives, queues, and the memory that frames live in.
