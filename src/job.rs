@@ -26,6 +26,14 @@ pub struct Job {
     pub deadline: Instant,
 }
 
+impl Job {
+    /// How the job ends when its record is handed to the outputs at `finish`.
+    #[must_use]
+    pub fn outcome_at(&self, finish: Instant) -> Outcome {
+        if finish.lateness(self.deadline).is_late() { Outcome::Late } else { Outcome::Met }
+    }
+}
+
 /// Why a captured frame never became a result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -201,6 +209,9 @@ pub struct Batch<P> {
     pub model: ModelId,
     /// The members, earliest deadline first. Its capacity is fixed at start.
     pub jobs: Vec<BatchJob<P>>,
+    /// Frames without a result that stand between two jobs of one stream in this batch: their records leave
+    /// between theirs.
+    pub between: Vec<(StreamId, Lost)>,
     /// The model's outputs in the manifest's order, valid after completion without fault.
     pub outputs: Vec<Tensor>,
     /// When it was handed to the backend.
@@ -220,6 +231,7 @@ impl<P> Batch<P> {
         Self {
             model: ModelId(0),
             jobs: Vec::with_capacity(max_batch),
+            between: Vec::with_capacity(max_batch),
             outputs: Vec::new(),
             submitted: Instant::default(),
             completed: Instant::default(),
@@ -231,6 +243,7 @@ impl<P> Batch<P> {
     /// Forgets its jobs (dropping their payloads) so that it can be filled again.
     pub fn clear(&mut self) {
         self.jobs.clear();
+        self.between.clear();
         self.fault = None;
         self.service = Duration::ZERO;
     }

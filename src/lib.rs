@@ -6,6 +6,7 @@
 
 // Vocabulary: plain data. No I/O, no threads, no unsafe.
 pub mod time;
+pub mod random;
 pub mod stream;
 pub mod image;
 pub mod detection;
@@ -13,6 +14,7 @@ pub mod job;
 pub mod record;
 pub mod stats;
 // Description: what a board and its models are.
+pub mod config;
 pub mod model;
 pub mod board;
 // Machine: what the operating system gives, queues, and the memory that frames live in.
@@ -21,5 +23,11 @@ pub mod ring;
 pub mod pool;
 // Stages: one verb each.
 pub mod capture;
+pub mod sched;
 pub mod infer;
+pub mod decode;
+pub mod align;
 pub mod publish;
+// Heart: the stages composed.
+pub mod pipeline;
+// Drivers: threads on the real clock, and the control plane.

@@ -3,10 +3,18 @@
 //! Text becomes a raw form, and that becomes a [`Board`], which is valid by construction: whoever holds one
 //! need not check it again. All errors are reported at once.
 
+mod describe;
+mod raw;
+mod resolve;
+
+pub use crate::config::{Address, redact};
+pub use raw::schema;
+
+use crate::config::{Problems, Surroundings, System};
 use crate::image::{Colorimetry, PixelFormat};
 use crate::model::Model;
 use crate::stream::{Criticality, ModelId, StreamId};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Most streams on a board.
@@ -37,6 +45,26 @@ pub struct Board {
     pub realtime: Realtime,
     /// Where the board's power and temperature are read.
     pub platform: Platform,
+    /// What is allowed and yet looks wrong, each with its place.
+    pub warnings: Vec<String>,
+}
+
+impl Board {
+    /// Reads the board file at `path`, with what it inherits and the manifests of the models in use.
+    ///
+    /// # Errors
+    /// Everything that is wrong with them, with places.
+    pub fn load(path: &Path) -> Result<Self, Problems> {
+        Self::load_from(&System, path)
+    }
+
+    /// As [`Board::load`], with files and environment variables from elsewhere.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the files, with places.
+    pub fn load_from(surroundings: &dyn Surroundings, path: &Path) -> Result<Self, Problems> {
+        resolve::board(surroundings, path)
+    }
 }
 
 /// One camera.
@@ -91,15 +119,15 @@ pub enum SourceSpec {
     },
     /// An RTSP or HTTP address; live, stamped by the sender or on arrival.
     Uri {
-        /// The address, with credentials: never to be shown ([`redact`]).
-        uri: String,
+        /// The address.
+        uri: Address,
         /// The jitter buffer of RTSP.
         latency: Duration,
     },
     /// A GStreamer pipeline description whose last element's raw video we take; live.
     Pipeline {
         /// As for gst-launch-1.0, without a sink.
-        description: String,
+        description: Address,
     },
 }
 

@@ -1,6 +1,14 @@
 //! A model is described by its manifest, `models/*.toml`: a network of a known kind needs a manifest, not code.
 
-use std::path::PathBuf;
+mod manifest;
+mod verify;
+
+pub(crate) use manifest::read;
+pub use manifest::schema;
+pub use verify::ModelError;
+
+use crate::config::{Fingerprint, Problems, System};
+use std::path::{Path, PathBuf};
 
 /// A network as its manifest describes it.
 #[derive(Clone, Debug, PartialEq)]
@@ -219,6 +227,16 @@ pub struct Placement {
     pub width: u32,
     /// Height, at least 1.
     pub height: u32,
+}
+
+impl Model {
+    /// Reads the manifest at `path`; `id` is the model's name on the board.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it, with places.
+    pub fn load(path: &Path, id: &str) -> Result<Self, Problems> {
+        read(&System, path, id, &mut Fingerprint::default())
+    }
 }
 
 impl Input {

@@ -1,0 +1,150 @@
+//! A board in words, every resolved value included: what `ocelli check` prints.
+
+use super::{BackendSpec, Board, Faults, Output, OutputTo, SourceSpec, Stream};
+use crate::stream::Criticality;
+use std::fmt;
+use std::time::Duration;
+
+/// One line for the accelerator, each model, stream, set, output, and for the platform. Without
+/// credentials.
+impl fmt::Display for Board {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "board {}, digest {}", self.name, self.digest)?;
+        writeln!(
+            f,
+            "accelerator {}, batches of {} at most",
+            self.accelerator.backend, self.accelerator.max_batch
+        )?;
+        for model in &self.models {
+            let input = &model.input;
+            write!(f, "model {}: {} ({}), ", model.id, model.file.display(), model.precision)?;
+            writeln!(f, "input {}x{}, labels {}", input.width, input.height, model.labels.len())?;
+        }
+        for stream in &self.streams {
+            writeln!(f, "{stream}, model {}", self.models[stream.model.index()].id)?;
+        }
+        for set in &self.sets {
+            let members: Vec<&str> =
+                set.streams.iter().map(|member| self.streams[member.index()].id.as_str()).collect();
+            writeln!(f, "set {}: {}, closed after {}", set.id, members.join(" "), Ms(set.deadline))?;
+        }
+        self.outputs.iter().try_for_each(|output| writeln!(f, "{output}"))?;
+        let realtime = &self.realtime;
+        write!(f, "realtime: lock_memory {:?}, fifo {:?}", realtime.lock_memory, realtime.fifo)?;
+        writeln!(
+            f,
+            ", cpus {}",
+            if realtime.cpus.is_empty() { "any".into() } else { format!("{:?}", realtime.cpus) }
+        )?;
+        let platform = &self.platform;
+        writeln!(
+            f,
+            "platform: thermal zones {:?}, power rails {:?}, gpu load {:?}, gpu clock {:?}",
+            platform.thermal_zones, platform.power_rails, platform.gpu_load, platform.gpu_clock
+        )
+    }
+}
+
+/// A duration in milliseconds.
+struct Ms(Duration);
+
+impl fmt::Display for Ms {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ms", self.0.as_nanos() as f64 / 1e6)
+    }
+}
+
+impl fmt::Display for Stream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "stream {}: {}, ", self.id, self.source)?;
+        write!(f, "{}x{} {}, ", self.width, self.height, self.format.as_str())?;
+        match self.color {
+            Some(color) => write!(f, "{:?} {:?}, ", color.matrix, color.range)?,
+            None => write!(f, "color as the source says, ")?,
+        }
+        write!(f, "every {}, bound {}, ", Ms(self.period), Ms(self.latency_bound))?;
+        f.write_str(match self.criticality {
+            Criticality::BestEffort => "best-effort",
+            Criticality::Normal => "normal",
+            Criticality::Critical => "critical",
+        })?;
+        write!(f, ", late results {}", if self.stale_results { "wanted" } else { "dropped" })?;
+        match &self.faults {
+            Some(faults) => write!(f, ", {faults}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for SourceSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Synthetic { phase, jitter, seed } => {
+                write!(f, "synthetic, phase {}, jitter {}, seed {seed}", Ms(*phase), Ms(*jitter))
+            }
+            Self::File { path, repeat, phase } => {
+                let end = if *repeat { "repeated" } else { "once" };
+                write!(f, "file {} {end}, phase {}", path.display(), Ms(*phase))
+            }
+            Self::Uri { uri, latency } => write!(f, "{uri}, jitter buffer {}", Ms(*latency)),
+            Self::Pipeline { description } => {
+                let words = description.to_string();
+                write!(f, "pipeline `{}`", words.split_whitespace().collect::<Vec<_>>().join(" "))
+            }
+        }
+    }
+}
+
+impl fmt::Display for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "FAULTS INJECTED (seed {}): drop {}", self.seed, self.drop)?;
+        write!(f, ", corrupt {}, jitter {}", self.corrupt, Ms(self.jitter))?;
+        let events = [
+            ("freeze", self.freeze_at),
+            ("stall", self.stall_at),
+            ("fail", self.fail_at),
+            ("end", self.end_at),
+        ];
+        for (what, frame) in events {
+            match frame {
+                Some(frame) if what == "stall" => write!(f, ", stall of {} at {frame}", Ms(self.stall))?,
+                Some(frame) => write!(f, ", {what} at {frame}")?,
+                None => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for BackendSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Simulated { intercept, slope, jitter, seed, fail_every } => {
+                write!(f, "simulated: {} + {} a frame, ", Ms(*intercept), Ms(*slope))?;
+                write!(f, "jitter {}, seed {seed}, fail_every {fail_every}", Ms(*jitter))
+            }
+            Self::OnnxRuntime { library, sessions, threads } => {
+                match library {
+                    Some(library) => write!(f, "onnxruntime {}", library.display())?,
+                    None => write!(f, "onnxruntime from ORT_DYLIB_PATH or the system")?,
+                }
+                write!(f, ", sessions {sessions}, threads {threads}")
+            }
+            Self::TensorRt { device, engine_cache, contexts } => {
+                let cache = engine_cache.display();
+                write!(f, "tensorrt on device {device}, engines in {cache}, contexts {contexts}")
+            }
+        }
+    }
+}
+
+impl fmt::Display for Output {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "output {}: ", self.name)?;
+        match &self.to {
+            OutputTo::File(path) => write!(f, "file {}", path.display()),
+            OutputTo::Stdout => f.write_str("standard output"),
+            OutputTo::Socket(path) => write!(f, "socket {}", path.display()),
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! SSD: a score a class and a box encoding for every anchor (Liu et al. 2016; the encoding is that of Faster
+//! R-CNN as TensorFlow's object detection writes it: ty, tx, th, tw).
+
+use super::anchors::Anchor;
+use super::frame::Extent;
+use super::probability::Scores;
+use super::shortlist::Shortlist;
+use crate::model::{Activation, Anchors, Model, Suppression};
+
+#[derive(Clone, Debug)]
+pub(super) struct Ssd {
+    anchors: Vec<Anchor>,
+    /// Columns of a row of scores.
+    columns: usize,
+    /// The first column that is a class.
+    first: usize,
+    scores: Scores,
+    variance: [f32; 4],
+    /// The input's width and height.
+    input: [f32; 2],
+    pub(super) suppression: Suppression,
+}
+
+impl Ssd {
+    pub(super) fn new(
+        model: &Model,
+        anchors: &Anchors,
+        background: bool,
+        activation: Activation,
+        variance: [f32; 4],
+        suppression: Suppression,
+    ) -> Self {
+        let first = usize::from(background);
+        Self {
+            anchors: anchors.all(),
+            columns: first + model.labels.len(),
+            first,
+            scores: Scores::new(activation, suppression.score_threshold),
+            variance,
+            input: [model.input.width as f32, model.input.height as f32],
+            suppression,
+        }
+    }
+
+    /// Every class of every anchor that reaches the threshold; a candidate's index is its place in the scores.
+    pub(super) fn find(&self, outputs: &[&[f32]], shortlist: &mut Shortlist) {
+        for (row, scores) in outputs[1].chunks_exact(self.columns).enumerate() {
+            self.scores.each(scores, self.first, |column, score| {
+                shortlist.offer(row * self.columns + column, score)
+            });
+        }
+    }
+
+    /// Label and box of the candidate at `index`: centre = t / variance * anchor's size + anchor's centre,
+    /// size = exp(t / variance) * anchor's size.
+    pub(super) fn extent(&self, boxes: &[f32], index: usize) -> (u16, Extent) {
+        let (row, label) = (index / self.columns, index % self.columns - self.first);
+        let anchor = &self.anchors[row];
+        let t = |column: usize| boxes[4 * row + column] / self.variance[column];
+        let centre = |axis: usize, t: f32| (t * anchor.size[axis] + anchor.centre[axis]) * self.input[axis];
+        let size = |axis: usize, t: f32| t.exp() * anchor.size[axis] * self.input[axis];
+        let extent =
+            Extent { centre: [centre(0, t(1)), centre(1, t(0))], size: [size(0, t(3)), size(1, t(2))] };
+        (label as u16, extent)
+    }
+}

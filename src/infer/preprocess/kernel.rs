@@ -1,0 +1,302 @@
+//! The one pass over a frame: rows of samples are interpolated horizontally, once each, into lines; two lines
+//! are blended, coloured and turned into elements a row of the output at a time.
+
+use super::Row;
+use super::color::{Block, Coefficients, Mixer, VALUE_BITS, between};
+use super::elements::{Elements, PERIOD};
+use super::grid::{BLOCK, Columns, Grid, Shuffle, Tap};
+use super::simd::Simd;
+use crate::image::{PixelFormat, Plane};
+use crate::model::{Channels, Placement};
+
+/// Samples of one kind: where in the frame they lie.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Component {
+    /// Index into [`Plan::grids`].
+    grid: usize,
+    /// Index of the frame's plane.
+    plane: usize,
+    /// Bytes from the start of a row to its first sample.
+    offset: usize,
+}
+
+/// What is done with the components' blended values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mix {
+    /// Luma and chroma to three channels.
+    Color,
+    /// Luma alone to three equal channels.
+    Spread,
+    /// Luma alone to one channel.
+    Luma,
+    /// Three channels as they are.
+    Same,
+    /// Three channels to their luma.
+    Weighed,
+}
+
+/// All that can be known before a frame of one format and size comes.
+#[derive(Clone, Debug)]
+pub(super) struct Plan {
+    pub(super) format: PixelFormat,
+    pub(super) width: u32,
+    pub(super) height: u32,
+    placement: Placement,
+    grids: Vec<Grid>,
+    components: Vec<Component>,
+    mix: Mix,
+    /// Whether red and blue change places.
+    swapped: bool,
+}
+
+impl Plan {
+    pub(super) fn new(
+        format: PixelFormat,
+        (width, height): (u32, u32),
+        placement: Placement,
+        to: Channels,
+    ) -> Self {
+        let grid = |subsampling, step| {
+            Grid::new((width, height), subsampling, step, (placement.width, placement.height))
+        };
+        let at = |grid, plane, offset| Component { grid, plane, offset };
+        // Grids with their bytes a sample; components as luma, Cb, Cr or as red, green, blue.
+        let (grids, mut components) = match format {
+            PixelFormat::Nv12 => {
+                (vec![grid((0, 0), 1), grid((1, 1), 2)], vec![at(0, 0, 0), at(1, 1, 0), at(1, 1, 1)])
+            }
+            PixelFormat::I420 => {
+                (vec![grid((0, 0), 1), grid((1, 1), 1)], vec![at(0, 0, 0), at(1, 1, 0), at(1, 2, 0)])
+            }
+            PixelFormat::Yuy2 => {
+                (vec![grid((0, 0), 2), grid((1, 0), 4)], vec![at(0, 0, 0), at(1, 0, 1), at(1, 0, 3)])
+            }
+            PixelFormat::Rgb => (vec![grid((0, 0), 3)], vec![at(0, 0, 0), at(0, 0, 1), at(0, 0, 2)]),
+            PixelFormat::Bgr => (vec![grid((0, 0), 3)], vec![at(0, 0, 2), at(0, 0, 1), at(0, 0, 0)]),
+            PixelFormat::Gray8 => (vec![grid((0, 0), 1)], vec![at(0, 0, 0)]),
+        };
+        let rgb = matches!(format, PixelFormat::Rgb | PixelFormat::Bgr);
+        let mix = match (format, to) {
+            (_, Channels::Gray) if rgb => Mix::Weighed,
+            (_, Channels::Gray) => Mix::Luma,
+            (PixelFormat::Gray8, _) => Mix::Spread,
+            _ if rgb => Mix::Same,
+            _ => Mix::Color,
+        };
+        if mix == Mix::Luma {
+            components.truncate(1);
+        }
+        let swapped = to == Channels::Bgr;
+        match mix {
+            Mix::Color if swapped => components.swap(1, 2),
+            Mix::Same if swapped => components.swap(0, 2),
+            _ => {}
+        }
+        Self { format, width, height, placement, grids, components, mix, swapped }
+    }
+
+    /// Blocks that make up a line.
+    fn blocks(&self) -> usize {
+        (self.placement.width as usize).div_ceil(BLOCK)
+    }
+
+    /// Most bytes of a row, from its first, that interpolation touches.
+    fn reach(&self) -> usize {
+        self.components.iter().map(|c| c.offset + self.grids[c.grid].columns.reach).max().unwrap_or(0)
+    }
+}
+
+/// Memory that a frame passes through, allocated at start.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Scratch {
+    /// Per component: lines of even and of odd rows.
+    lines: [[Vec<Block>; 2]; 3],
+    /// A line of the output, by channel.
+    planar: [Vec<Block>; 3],
+    /// A line of the output, channels side by side.
+    packed: Vec<[i16; 3 * BLOCK]>,
+    /// A line of the output before it is narrowed.
+    floats: Vec<f32>,
+    /// A row at the very end of the frame's bytes, with room for what the windows touch beyond it.
+    tail: Vec<u8>,
+}
+
+impl Scratch {
+    /// Grows to what `plan` needs.
+    pub(super) fn fit(&mut self, plan: &Plan, elements: &Elements) {
+        // Elements are made a period of three blocks at a time, also of a line of one channel.
+        let blocks = plan.blocks().max(self.packed.len()).next_multiple_of(PERIOD / BLOCK);
+        for line in self.lines.iter_mut().flatten().chain(&mut self.planar) {
+            line.resize(blocks, [0; BLOCK]);
+        }
+        self.packed.resize(blocks, [0; 3 * BLOCK]);
+        self.floats.resize(elements.width.max(8) * 3, 0.0);
+        self.tail.resize(plan.reach().max(self.tail.len()), 0);
+    }
+}
+
+/// One frame to be turned into one row.
+pub(super) struct Work<'a> {
+    pub(super) plan: &'a Plan,
+    pub(super) elements: &'a Elements,
+    pub(super) scratch: &'a mut Scratch,
+    /// The frame; checked to hold all rows of all planes.
+    pub(super) bytes: &'a [u8],
+    pub(super) planes: [Plane; 3],
+    pub(super) color: Coefficients,
+    /// Checked to have as many elements as the tensor.
+    pub(super) row: Row<'a>,
+}
+
+/// Does the work with the instructions of `simd`.
+#[inline(always)]
+pub(super) fn render<S: Simd>(simd: S, work: Work<'_>) {
+    let Work { plan, elements, scratch, bytes, planes, color, mut row } = work;
+    let Scratch { lines, planar, packed, floats, tail } = scratch;
+    let Placement { x, y: top, width, height } = plan.placement;
+    let (x, top, width, height) = (x as usize, top as usize, width as usize, height as usize);
+    let mixer = Mixer::new(simd, &if plan.swapped { color.swapped() } else { color });
+    // The source row that each line holds.
+    let mut held = [[usize::MAX; 2]; 3];
+
+    for y in (0..top).chain(top + height..elements.height) {
+        elements.fill(&mut row, 0, y, elements.width);
+    }
+    for y in 0..height {
+        let mut taps = [Tap::default(); 3];
+        for (k, component) in plan.components.iter().enumerate() {
+            let Grid { columns, rows } = &plan.grids[component.grid];
+            taps[k] = rows[y];
+            for source in taps[k].index..=taps[k].index + usize::from(taps[k].weight > 0) {
+                // Two neighbours are never in each other's place.
+                let slot = source % 2;
+                if held[k][slot] != source {
+                    held[k][slot] = source;
+                    let plane = planes[component.plane];
+                    let from = &bytes[plane.offset + plane.stride * source..];
+                    let samples = readable(from, component.offset, columns.reach, tail);
+                    interpolate(simd, columns, samples, &mut lines[k][slot]);
+                }
+            }
+        }
+
+        let blend = Blend::new(simd, lines, taps, plan.blocks());
+        let mut made = Made { simd, side_by_side: elements.packed, planar, packed };
+        for block in 0..plan.blocks() {
+            let first = blend.at(0, block);
+            match plan.mix {
+                Mix::Luma => made.one(block, mixer.gray(first)),
+                Mix::Spread => made.three(block, [mixer.gray(first); 3]),
+                Mix::Color | Mix::Same | Mix::Weighed => {
+                    let values = [first, blend.at(1, block), blend.at(2, block)];
+                    match plan.mix {
+                        Mix::Color => made.three(block, mixer.rgb(values)),
+                        Mix::Weighed => made.one(block, mixer.luma(values)),
+                        _ => made.three(block, values),
+                    }
+                }
+            }
+        }
+
+        for (plane, affine) in elements.affine.iter().enumerate() {
+            let values = if elements.packed { packed.as_flattened() } else { planar[plane].as_flattened() };
+            let start = elements.line(plane, top + y) + x * elements.pixel();
+            row.put(start, width * elements.pixel(), affine, values, floats);
+        }
+        if width < elements.width {
+            elements.fill(&mut row, 0, top + y, x);
+            elements.fill(&mut row, x + width, top + y, elements.width - x - width);
+        }
+    }
+}
+
+/// `reach` bytes from the first sample on: the frame's own where it has so many (what follows a row is read
+/// but not used), else a copy of the rest of the frame in `tail`.
+#[inline(always)]
+fn readable<'a>(row: &'a [u8], offset: usize, reach: usize, tail: &'a mut [u8]) -> &'a [u8] {
+    let row = &row[offset..];
+    if row.len() >= reach {
+        return &row[..reach];
+    }
+    tail[..row.len()].copy_from_slice(row);
+    &tail[..reach]
+}
+
+/// Sixteen bytes from `start` on.
+#[inline(always)]
+fn window(row: &[u8], start: usize) -> &[u8; 16] {
+    row[start..].first_chunk().expect("a row is readable as far as its windows reach")
+}
+
+/// One row of samples to one line of the output's width.
+#[inline(always)]
+fn interpolate<S: Simd>(simd: S, columns: &Columns, row: &[u8], line: &mut [Block]) {
+    const { assert!(VALUE_BITS == 6) };
+    let shuffles = columns.shuffles.chunks_exact(columns.windows.max(1));
+    for ((out, weights), shuffles) in line.iter_mut().zip(&columns.weights).zip(shuffles) {
+        let (mut a, mut b) = (simd.splat(0), simd.splat(0));
+        for Shuffle { start: [low, high], mask } in shuffles {
+            a = simd.or(a, simd.shuffle([window(row, *low), window(row, *high)], mask));
+            let (low, high) = (low + columns.step, high + columns.step);
+            b = simd.or(b, simd.shuffle([window(row, low), window(row, high)], mask));
+        }
+        let (a, b) = (simd.shift_left_6(a), simd.shift_left_6(b));
+        simd.store(between(simd, a, b, simd.load(weights)), out);
+    }
+}
+
+/// The lines that an output row lies between.
+struct Blend<'a, S: Simd> {
+    simd: S,
+    above: [&'a [Block]; 3],
+    below: [&'a [Block]; 3],
+    weights: [S::Lanes; 3],
+}
+
+impl<'a, S: Simd> Blend<'a, S> {
+    #[inline(always)]
+    fn new(simd: S, lines: &'a [[Vec<Block>; 2]; 3], taps: [Tap; 3], blocks: usize) -> Self {
+        let mut blend = Self { simd, above: [&[]; 3], below: [&[]; 3], weights: [simd.splat(0); 3] };
+        for (k, Tap { index, weight }) in taps.into_iter().enumerate() {
+            // Without a weight the next row may not exist, and its line holds another.
+            let next = index + usize::from(weight > 0);
+            blend.above[k] = &lines[k][index % 2][..blocks];
+            blend.below[k] = &lines[k][next % 2][..blocks];
+            blend.weights[k] = simd.splat(weight);
+        }
+        blend
+    }
+
+    /// Values of component `k`.
+    #[inline(always)]
+    fn at(&self, k: usize, block: usize) -> S::Lanes {
+        let (above, below) = (self.simd.load(&self.above[k][block]), self.simd.load(&self.below[k][block]));
+        between(self.simd, above, below, self.weights[k])
+    }
+}
+
+/// Where a line's values go.
+struct Made<'a, S> {
+    simd: S,
+    side_by_side: bool,
+    planar: &'a mut [Vec<Block>; 3],
+    packed: &'a mut [[i16; 3 * BLOCK]],
+}
+
+impl<S: Simd> Made<'_, S> {
+    #[inline(always)]
+    fn one(&mut self, block: usize, values: S::Lanes) {
+        self.simd.store(values, &mut self.planar[0][block]);
+    }
+
+    #[inline(always)]
+    fn three(&mut self, block: usize, [a, b, c]: [S::Lanes; 3]) {
+        if self.side_by_side {
+            self.simd.interleave(a, b, c, &mut self.packed[block]);
+        } else {
+            self.simd.store(a, &mut self.planar[0][block]);
+            self.simd.store(b, &mut self.planar[1][block]);
+            self.simd.store(c, &mut self.planar[2][block]);
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! One piece of memory from the operating system, page-aligned, touched, and locked where asked.
+#![allow(unsafe_code)] // Mapping memory is a contract with the kernel.
+
+use super::PoolError;
+use crate::platform::memory;
+use rustix::mm::{MapFlags, ProtFlags, mlock, mmap_anonymous, munmap};
+use std::ptr::{NonNull, null_mut};
+
+/// Zeroed memory that stays where it is until dropped.
+#[derive(Debug)]
+pub struct Slab {
+    start: NonNull<u8>,
+    bytes: usize,
+}
+
+// SAFETY: the slab is an address range; who may touch which part of it is `slots`' business.
+unsafe impl Send for Slab {}
+// SAFETY: as above.
+unsafe impl Sync for Slab {}
+
+impl Slab {
+    /// Maps `bytes` (a page at least), every page present from the start.
+    pub fn new(bytes: usize, lock: bool) -> Result<Self, PoolError> {
+        let bytes = bytes.max(memory::page_size());
+        let flags = MapFlags::PRIVATE | MapFlags::POPULATE;
+        // SAFETY: a fresh anonymous mapping at an address of the kernel's choice overlaps nothing.
+        let start = unsafe { mmap_anonymous(null_mut(), bytes, ProtFlags::READ | ProtFlags::WRITE, flags) }
+            .map_err(|why| PoolError::Map { bytes, why: why.into() })?;
+        let start = NonNull::new(start.cast()).ok_or(PoolError::TooLarge)?;
+        let slab = Self { start, bytes };
+        if lock {
+            // SAFETY: the range was mapped above and is ours.
+            unsafe { mlock(start.as_ptr().cast(), bytes) }.map_err(|why| PoolError::Lock {
+                bytes,
+                limit: memory::lock_limit(),
+                why: why.into(),
+            })?;
+        }
+        Ok(slab)
+    }
+
+    /// Its first byte.
+    pub fn start(&self) -> NonNull<u8> {
+        self.start
+    }
+
+    /// Its size, whole pages or a multiple of what was asked for.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+impl Drop for Slab {
+    fn drop(&mut self) {
+        // SAFETY: mapped in `new`, unmapped once; all frames hold the slab by `Arc`, so none is left.
+        // A failure leaves the memory mapped, which harms nobody.
+        let _ = unsafe { munmap(self.start.as_ptr().cast(), self.bytes) };
+    }
+}

@@ -1,0 +1,12 @@
+//! Deciding: which streams are admitted, and which jobs form the next batch.
+//!
+//! Only admission makes a [`Schedule`], and only a schedule makes a [`Scheduler`]: a set of streams that was
+//! not admitted cannot run.
+
+mod admission;
+mod profile;
+mod scheduler;
+
+pub use admission::{Admitted, Refusal, Schedule};
+pub use profile::{Profile, Service};
+pub use scheduler::Scheduler;

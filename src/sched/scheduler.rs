@@ -1,0 +1,139 @@
+//! Earliest-deadline batches.
+//!
+//! The accelerator is given work whenever it is free: the model of the earliest deadline, and of that model
+//! as many jobs, earliest first, as end before that deadline as planned. A stream's queue is as deep as its
+//! bound is long; where it is full the newest frame wins. Jobs that can't be met any more are dropped before
+//! they cost accelerator time.
+//!
+//! Work a call: O(log n) a job in and out; a superseded job's heap entry is found dead when it comes to the
+//! top, or cleared when the heap is full.
+
+use crate::job::{Batch, BatchJob, Job};
+use crate::sched::Schedule;
+use crate::stream::{ModelId, StreamId};
+use crate::time::Instant;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+
+/// A waiting job's place in the order: deadline, then the stream's position, then its frame number.
+type Key = Reverse<(Instant, StreamId, u64)>;
+
+/// Waiting jobs, and the rule that makes batches of them. Nothing is allocated after [`Scheduler::new`].
+#[derive(Debug)]
+pub struct Scheduler<P> {
+    schedule: Schedule,
+    /// Per stream, oldest first.
+    queues: Vec<VecDeque<BatchJob<P>>>,
+    /// Per model, every waiting job, and some that no longer wait.
+    order: Vec<BinaryHeap<Key>>,
+}
+
+impl<P> Scheduler<P> {
+    /// A scheduler without jobs.
+    #[must_use]
+    pub fn new(schedule: Schedule) -> Self {
+        let queues: Vec<_> = schedule.streams().iter().map(|s| VecDeque::with_capacity(s.depth)).collect();
+        let waiting: usize = schedule.streams().iter().map(|s| s.depth).sum();
+        let models = schedule.streams().iter().map(|s| s.model.index() + 1).max().unwrap_or(0);
+        // Twice as many entries as jobs can wait: a sweep then always frees at least half of them.
+        let order = (0..models).map(|_| BinaryHeap::with_capacity(2 * waiting)).collect();
+        Self { schedule, queues, order }
+    }
+
+    /// What was admitted.
+    #[must_use]
+    pub fn schedule(&self) -> &Schedule {
+        &self.schedule
+    }
+
+    /// Lets a job wait. Returns the job whose place it took, when the stream's queue was full: its oldest.
+    pub fn push(&mut self, job: Job, payload: P) -> Option<BatchJob<P>> {
+        let queue = &mut self.queues[job.stream.index()];
+        let superseded =
+            if queue.len() == self.schedule.stream(job.stream).depth { queue.pop_front() } else { None };
+        queue.push_back(BatchJob { job, payload });
+        let order = &mut self.order[job.model.index()];
+        if order.len() == order.capacity() {
+            order.retain(|&Reverse(key)| waits(&self.queues, key));
+        }
+        order.push(key(&job));
+        superseded
+    }
+
+    /// Takes out one waiting job that cannot meet its deadline even if its batch started now.
+    pub fn pop_hopeless(&mut self, now: Instant) -> Option<BatchJob<P>> {
+        for model in 0..self.order.len() {
+            let fastest = self.schedule.fastest(ModelId(model as u8));
+            while let Some(&Reverse(key @ (deadline, stream, _))) = self.order[model].peek() {
+                if waits(&self.queues, key) {
+                    let hopeless = now + fastest > deadline && !self.schedule.stream(stream).stale_results;
+                    if !hopeless {
+                        break;
+                    }
+                    self.order[model].pop();
+                    return take(&mut self.queues, key);
+                }
+                self.order[model].pop();
+            }
+        }
+        None
+    }
+
+    /// Takes out any waiting job, to end it.
+    pub fn pop_any(&mut self) -> Option<BatchJob<P>> {
+        self.queues.iter_mut().find_map(VecDeque::pop_front)
+    }
+
+    /// Fills `batch` with the jobs to run next; false when no job waits. Call [`Scheduler::pop_hopeless`]
+    /// until it is empty before.
+    pub fn fill(&mut self, now: Instant, batch: &mut Batch<P>) -> bool {
+        let queues = &self.queues;
+        for order in &mut self.order {
+            while order.peek().is_some_and(|&Reverse(key)| !waits(queues, key)) {
+                order.pop();
+            }
+        }
+        // The model of the earliest deadline: `Reverse` makes the earliest the greatest.
+        let Some((model, &Reverse((deadline, _, _)))) = self
+            .order
+            .iter()
+            .enumerate()
+            .filter_map(|(model, order)| order.peek().map(|key| (model, key)))
+            .max_by_key(|&(_, key)| key)
+        else {
+            return false;
+        };
+        batch.model = ModelId(model as u8);
+        let budget = deadline.since(now);
+        let late_already = deadline <= now;
+        // Stale results are wanted as soon as possible, all of them.
+        let jobs = self
+            .schedule
+            .batch_within(batch.model, if late_already { std::time::Duration::MAX } else { budget });
+        while batch.jobs.len() < usize::from(jobs) {
+            let Some(Reverse(key)) = self.order[model].pop() else { break };
+            if let Some(job) = take(&mut self.queues, key) {
+                batch.jobs.push(job);
+            }
+        }
+        !batch.jobs.is_empty()
+    }
+}
+
+fn key(job: &Job) -> Key {
+    Reverse((job.deadline, job.stream, job.sequence))
+}
+
+/// Whether the job of a heap entry still waits. Queues are a few jobs deep.
+fn waits<P>(queues: &[VecDeque<BatchJob<P>>], (_, stream, sequence): (Instant, StreamId, u64)) -> bool {
+    queues[stream.index()].iter().any(|waiting| waiting.job.sequence == sequence)
+}
+
+fn take<P>(
+    queues: &mut [VecDeque<BatchJob<P>>],
+    (_, stream, sequence): (Instant, StreamId, u64),
+) -> Option<BatchJob<P>> {
+    let queue = &mut queues[stream.index()];
+    let position = queue.iter().position(|waiting| waiting.job.sequence == sequence)?;
+    queue.remove(position)
+}

@@ -1,0 +1,424 @@
+//! The heart alone, driven by random events on a virtual clock: nothing is lost, nothing counted twice,
+//! records leave in order.
+
+mod common;
+
+use common::{board, ms, one_set, profile, stream};
+use ocelli::board::Board;
+use ocelli::job::{Batch, BatchFault, DropReason, Job, Lost, Outcome};
+use ocelli::pipeline::{Effect, Pipeline};
+use ocelli::record::SetRecord;
+use ocelli::sched::Schedule;
+use ocelli::stats::Ledger;
+use ocelli::stream::{Criticality, ModelId, StreamId, StreamState};
+use ocelli::time::Instant;
+use proptest::prelude::*;
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// A heart with everything around it that a driver has, and a book of what it said.
+struct Rig {
+    heart: Pipeline<()>,
+    now: Instant,
+    at_accelerator: VecDeque<Box<Batch<()>>>,
+    at_publisher: VecDeque<Box<Batch<()>>>,
+    next: Vec<u64>,
+    /// Per stream: every record, in the order in which it left.
+    records: Vec<Vec<(u64, Outcome)>>,
+    sets: Vec<SetRecord>,
+    batches: Vec<(ModelId, Vec<Job>)>,
+}
+
+impl Rig {
+    fn new(board: &Board, in_flight: usize) -> Self {
+        let schedule = Schedule::admit(board, profile(board)).expect("admitted");
+        let batches = (0..in_flight + 2).map(|_| Box::new(Batch::with_capacity(64))).collect();
+        let mut rig = Self {
+            heart: Pipeline::new(board, schedule, batches, in_flight),
+            now: Instant::from_nanos(1_000_000_000),
+            at_accelerator: VecDeque::new(),
+            at_publisher: VecDeque::new(),
+            next: vec![0; board.streams.len()],
+            records: vec![Vec::new(); board.streams.len()],
+            sets: Vec::new(),
+            batches: Vec::new(),
+        };
+        rig.act();
+        rig
+    }
+
+    fn arrive(&mut self, stream: usize) {
+        let captured = self.now;
+        self.arrive_captured(stream, captured);
+    }
+
+    fn arrive_captured(&mut self, stream: usize, captured: Instant) {
+        let sequence = self.next[stream];
+        self.next[stream] += 1;
+        self.heart.frame_arrived(self.now, StreamId(stream as u16), sequence, captured, ());
+        self.act();
+    }
+
+    fn lose(&mut self, stream: usize, count: u64, reason: DropReason) {
+        let sequence = self.next[stream];
+        self.next[stream] += count;
+        self.heart.frames_lost(StreamId(stream as u16), Lost { sequence, count, captured: self.now, reason });
+        self.act();
+    }
+
+    fn complete(&mut self, fault: bool) {
+        if let Some(mut batch) = self.at_accelerator.pop_front() {
+            batch.completed = self.now;
+            batch.fault = fault.then(|| BatchFault::new("injected"));
+            self.heart.batch_done(batch);
+            self.act();
+        }
+    }
+
+    fn publish(&mut self, decoded: bool) {
+        self.publish_without_acting(decoded);
+        self.act();
+    }
+
+    fn advance(&mut self, by: Duration) {
+        self.now = self.now + by;
+        self.act();
+    }
+
+    /// The publisher takes orders one after the other, so a record that leaves the heart while concluded
+    /// batches wait comes after theirs.
+    fn act(&mut self) {
+        while let Some(effect) = self.heart.poll(self.now) {
+            match effect {
+                Effect::Submit(batch) => {
+                    self.batches.push((batch.model, batch.jobs.iter().map(|member| member.job).collect()));
+                    self.at_accelerator.push_back(batch);
+                }
+                Effect::Conclude(batch) => self.at_publisher.push_back(batch),
+                Effect::Dropped(stream, lost) => {
+                    while !self.at_publisher.is_empty() {
+                        self.publish_without_acting(true);
+                    }
+                    self.note_dropped(stream, lost);
+                }
+                Effect::Changed(_) => {}
+                Effect::Set(set) => self.sets.push(set),
+            }
+            self.check();
+        }
+        self.check();
+    }
+
+    fn publish_without_acting(&mut self, decoded: bool) {
+        let Some(mut batch) = self.at_publisher.pop_front() else { return };
+        let mut between = std::mem::take(&mut batch.between);
+        for member in &batch.jobs {
+            let job = &member.job;
+            between.retain(|&(stream, lost)| {
+                let earlier = stream == job.stream && lost.sequence < job.sequence;
+                if earlier {
+                    self.note_dropped(stream, lost);
+                }
+                !earlier
+            });
+            let outcome =
+                if decoded { job.outcome_at(self.now) } else { Outcome::Dropped(DropReason::DecodeFailed) };
+            self.records[job.stream.index()].push((job.sequence, outcome));
+            self.heart.settled(job, self.now, decoded);
+        }
+        assert!(between.is_empty(), "a record between jobs that are not there");
+        batch.between = between;
+        self.heart.batch_returned(batch);
+    }
+
+    fn note_dropped(&mut self, stream: StreamId, lost: Lost) {
+        for index in 0..lost.count {
+            self.records[stream.index()].push((lost.sequence + index, Outcome::Dropped(lost.reason)));
+        }
+    }
+
+    /// The law of the ledger, at every step.
+    fn check(&self) {
+        for (totals, captured) in self.heart.totals().zip(&self.next) {
+            assert!(totals.ledger.balances(), "{:?}", totals.ledger);
+            assert!(totals.ledger.captured <= *captured);
+        }
+    }
+
+    fn finish(mut self) -> (Vec<Ledger>, Self) {
+        self.heart.shutdown();
+        self.act();
+        while !self.at_accelerator.is_empty() || !self.at_publisher.is_empty() {
+            self.complete(false);
+            self.publish(true);
+        }
+        self.act();
+        let ledgers = self.heart.totals().map(|totals| totals.ledger).collect();
+        (ledgers, self)
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Arrive(usize),
+    Early(usize, u64),
+    Lose(usize, u64, usize),
+    Complete(bool),
+    Publish(bool),
+    Wait(u64),
+    Down(usize),
+}
+
+const STREAMS: usize = 4;
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        8 => (0..STREAMS).prop_map(Step::Arrive),
+        1 => (0..STREAMS, 0..50_000_000u64).prop_map(|(s, ns)| Step::Early(s, ns)),
+        1 => (0..STREAMS, 1..5u64, 0..4usize).prop_map(|(s, n, r)| Step::Lose(s, n, r)),
+        4 => prop::bool::weighted(0.1).prop_map(Step::Complete),
+        4 => prop::bool::weighted(0.9).prop_map(Step::Publish),
+        6 => (0..40_000_000u64).prop_map(Step::Wait),
+        1 => (0..STREAMS).prop_map(Step::Down),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// `captured == met + late + dropped + in flight` at every step; in the end nothing is in flight, every
+    /// captured frame has left exactly one record, in sequence order, and records and ledger agree.
+    #[test]
+    fn every_captured_frame_ends_once_and_in_order(
+        steps in prop::collection::vec(step(), 1..300),
+        in_flight in 1usize..3,
+        bound in 20u64..150,
+    ) {
+        let mut streams: Vec<_> =
+            (0..STREAMS).map(|index| stream(&format!("s{index}"), ms(33), ms(bound))).collect();
+        streams[1].stale_results = true;
+        streams[2].model = ModelId(1);
+        streams[3].latency_bound = ms(10);
+        let mut description = board(streams, ms(2), ms(1), 8);
+        description.sets = vec![one_set(&description, ms(200))];
+        let mut rig = Rig::new(&description, in_flight);
+        let reasons =
+            [DropReason::SourceLate, DropReason::NoSlot, DropReason::DriverLost, DropReason::Injected];
+        for step in steps {
+            match step {
+                Step::Arrive(stream) => rig.arrive(stream),
+                Step::Early(stream, ahead) => {
+                    let captured = rig.now + Duration::from_nanos(ahead);
+                    rig.arrive_captured(stream, captured);
+                }
+                Step::Lose(stream, count, reason) => rig.lose(stream, count, reasons[reason]),
+                Step::Complete(fault) => rig.complete(fault),
+                Step::Publish(decoded) => rig.publish(decoded),
+                Step::Wait(nanos) => rig.advance(Duration::from_nanos(nanos)),
+                Step::Down(stream) => {
+                    let stream = StreamId(stream as u16);
+                    rig.heart.stream_changed(rig.now, stream, StreamState::Down, "unplugged");
+                    rig.act();
+                }
+            }
+        }
+        let (ledgers, rig) = rig.finish();
+        for (stream, ledger) in ledgers.iter().enumerate() {
+            prop_assert_eq!(ledger.in_flight, 0);
+            prop_assert_eq!(ledger.captured, rig.next[stream]);
+            let left: Vec<u64> = rig.records[stream].iter().map(|&(sequence, _)| sequence).collect();
+            let captured: Vec<u64> = (0..rig.next[stream]).collect();
+            prop_assert_eq!(left, captured);
+            let count = |wanted| rig.records[stream].iter().filter(|&&(_, o)| o == wanted).count() as u64;
+            prop_assert_eq!(count(Outcome::Met), ledger.met);
+            prop_assert_eq!(count(Outcome::Late), ledger.late);
+            for reason in DropReason::ALL {
+                prop_assert_eq!(count(Outcome::Dropped(reason)), ledger.dropped[reason.index()]);
+            }
+        }
+        // A frame stands in one set only.
+        for stream in 0..STREAMS {
+            let mut members: Vec<u64> = rig.sets.iter()
+                .filter_map(|set| set.members[stream].frame.map(|(sequence, _)| sequence))
+                .collect();
+            let all = members.len();
+            members.sort_unstable();
+            members.dedup();
+            prop_assert_eq!(members.len(), all);
+        }
+    }
+}
+
+fn two_streams(bound: u64) -> Board {
+    board(vec![stream("a", ms(100), ms(bound)), stream("b", ms(100), ms(bound))], ms(2), ms(1), 8)
+}
+
+#[test]
+fn the_earliest_deadline_goes_first_and_brings_company() {
+    let mut description = two_streams(100);
+    description.streams[1].latency_bound = ms(50);
+    let mut rig = Rig::new(&description, 1);
+    rig.arrive(0);
+    rig.arrive(0);
+    rig.arrive(1);
+    rig.complete(false);
+    assert_eq!(rig.batches.len(), 2, "the first frame at once, the others when the accelerator is free");
+    let streams: Vec<u16> = rig.batches[1].1.iter().map(|job| job.stream.0).collect();
+    assert_eq!(streams, [1, 0], "earliest deadline first");
+}
+
+#[test]
+fn a_batch_is_no_larger_than_its_first_deadline_allows() {
+    // 8 ms are left: l(5) = 7 ms and the reserve fit, l(6) = 8 ms does not.
+    let streams = (0..9).map(|index| stream(&format!("s{index}"), ms(100), ms(11))).collect();
+    let mut rig = Rig::new(&board(streams, ms(2), ms(1), 8), 1);
+    (0..9).for_each(|index| rig.arrive(index));
+    rig.advance(ms(3));
+    rig.complete(false);
+    assert_eq!(rig.batches[1].1.len(), 5);
+}
+
+#[test]
+fn hopeless_jobs_cost_the_accelerator_nothing() {
+    let mut rig = Rig::new(&two_streams(20), 1);
+    rig.arrive(0);
+    rig.arrive(1);
+    rig.advance(ms(18));
+    rig.complete(false);
+    assert_eq!(rig.batches.len(), 1, "2 ms are less than l(1) = 3 ms");
+    assert_eq!(rig.records[1], [(0, Outcome::Dropped(DropReason::Hopeless))]);
+}
+
+#[test]
+fn stale_results_are_delivered_late_where_the_board_wants_them() {
+    let mut description = two_streams(20);
+    description.streams[1].stale_results = true;
+    let mut rig = Rig::new(&description, 1);
+    rig.arrive(0);
+    rig.arrive(1);
+    rig.advance(ms(30));
+    rig.complete(false);
+    rig.publish(true);
+    rig.complete(false);
+    rig.publish(true);
+    assert_eq!(rig.records[1], [(0, Outcome::Late)]);
+}
+
+#[test]
+fn the_newest_frame_wins() {
+    let mut rig = Rig::new(&two_streams(100), 1);
+    rig.arrive(0);
+    rig.arrive(1);
+    rig.arrive(1);
+    assert_eq!(rig.records[1], [(0, Outcome::Dropped(DropReason::Superseded))]);
+}
+
+#[test]
+fn a_dropped_frames_record_waits_for_older_frames() {
+    let mut rig = Rig::new(&two_streams(100), 1);
+    rig.arrive(0);
+    rig.lose(0, 3, DropReason::DriverLost);
+    assert!(rig.records[0].is_empty(), "frame 0 is at the accelerator");
+    rig.complete(false);
+    rig.publish(true);
+    let sequences: Vec<u64> = rig.records[0].iter().map(|&(sequence, _)| sequence).collect();
+    assert_eq!(sequences, [0, 1, 2, 3]);
+}
+
+#[test]
+fn a_stamp_in_the_future_buys_no_time() {
+    let mut rig = Rig::new(&two_streams(50), 1);
+    let future = rig.now + ms(500);
+    rig.arrive_captured(0, future);
+    assert_eq!(rig.batches[0].1[0].deadline, rig.now + ms(50));
+}
+
+#[test]
+fn a_set_is_closed_when_complete_and_names_who_is_down() {
+    let mut description = two_streams(100);
+    description.sets = vec![one_set(&description, ms(80))];
+    let mut rig = Rig::new(&description, 2);
+    rig.arrive(0);
+    rig.advance(ms(7));
+    rig.arrive(1);
+    rig.complete(false);
+    rig.complete(false);
+    rig.publish(true);
+    assert!(rig.sets.is_empty());
+    rig.publish(true);
+    rig.act();
+    assert_eq!(rig.sets.len(), 1);
+    assert_eq!(rig.sets[0].skew, ms(7));
+    rig.heart.stream_changed(rig.now, StreamId(1), StreamState::Down, "gone");
+    rig.advance(ms(93));
+    rig.arrive(0);
+    rig.complete(false);
+    rig.publish(true);
+    rig.act();
+    assert_eq!(rig.sets.len(), 2, "nobody waits for a camera that is down");
+    assert_eq!(rig.sets[1].members[1].frame, None);
+    assert_eq!(rig.sets[1].members[1].state, StreamState::Down);
+}
+
+#[test]
+fn a_set_is_closed_at_its_deadline_without_a_silent_member() {
+    let mut description = two_streams(100);
+    description.sets = vec![one_set(&description, ms(80))];
+    let mut rig = Rig::new(&description, 1);
+    rig.arrive(0);
+    rig.complete(false);
+    rig.publish(true);
+    assert_eq!(rig.heart.poll_at(), Some(rig.now + ms(80)));
+    rig.advance(ms(79));
+    assert!(rig.sets.is_empty());
+    rig.advance(ms(1));
+    assert_eq!(rig.sets[0].members[1].frame, None);
+}
+
+#[test]
+fn what_never_comes_back_is_settled_when_it_is_given_up() {
+    let mut rig = Rig::new(&two_streams(100), 1);
+    rig.arrive(0);
+    rig.arrive(1);
+    rig.heart.abandon();
+    let ledgers: Vec<Ledger> = rig.heart.totals().map(|totals| totals.ledger).collect();
+    for ledger in ledgers {
+        assert_eq!(ledger.dropped[DropReason::Shutdown.index()], 1);
+        assert_eq!(ledger.in_flight, 0);
+    }
+}
+
+#[test]
+fn admission_refuses_critical_streams_that_do_not_fit_and_sheds_others() {
+    // At best (2 + 8) / 8 = 1.25 ms a frame: eight streams of 10 ms fill the accelerator.
+    let mut streams: Vec<_> = (0..10).map(|index| stream(&format!("s{index}"), ms(10), ms(20))).collect();
+    let description = board(streams.clone(), ms(2), ms(1), 8);
+    let schedule = Schedule::admit(&description, profile(&description)).expect("normal streams are shed");
+    assert_eq!(schedule.streams().iter().filter(|s| s.served).count(), 8);
+    assert!(!schedule.streams()[9].served);
+
+    streams.iter_mut().for_each(|s| s.criticality = Criticality::Critical);
+    let description = board(streams, ms(2), ms(1), 8);
+    let refusal = Schedule::admit(&description, profile(&description)).expect_err("ten do not fit");
+    assert_eq!((refusal.fits, refusal.critical), (8, 10));
+    assert!(refusal.to_string().starts_with("8 of 10 critical streams fit"), "{refusal}");
+}
+
+#[test]
+fn a_critical_stream_is_admitted_before_others() {
+    let mut streams: Vec<_> = (0..9).map(|index| stream(&format!("s{index}"), ms(10), ms(20))).collect();
+    streams[8].criticality = Criticality::Critical;
+    let description = board(streams, ms(2), ms(1), 8);
+    let schedule = Schedule::admit(&description, profile(&description)).expect("one critical stream fits");
+    let served: Vec<bool> = schedule.streams().iter().map(|s| s.served).collect();
+    assert_eq!(served, [true, true, true, true, true, true, true, false, true]);
+}
+
+#[test]
+fn frames_of_a_shed_stream_are_counted() {
+    let streams = (0..9).map(|index| stream(&format!("s{index}"), ms(10), ms(20))).collect();
+    let mut rig = Rig::new(&board(streams, ms(2), ms(1), 8), 1);
+    rig.arrive(8);
+    assert_eq!(rig.records[8], [(0, Outcome::Dropped(DropReason::Shed))]);
+    assert!(rig.batches.is_empty());
+}
