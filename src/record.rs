@@ -91,6 +91,10 @@ pub struct Event {
 
 /// Anything that an output can be handed.
 #[derive(Clone, Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a box would be an allocation a frame, and nearly all are frames"
+)]
 pub enum Message {
     /// A frame ended.
     Frame(Record),

@@ -73,6 +73,7 @@ pub fn board() -> Arc<Board> {
         outputs: vec![],
         realtime: Realtime::default(),
         platform: Platform::default(),
+        warnings: vec![],
     })
 }
 
