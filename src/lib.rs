@@ -6,6 +6,7 @@
 
 // Vocabulary: plain data. No I/O, no threads, no unsafe.
 pub mod time;
+pub mod random;
 pub mod stream;
 pub mod image;
 pub mod detection;
