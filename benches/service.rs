@@ -1,6 +1,6 @@
 //! Service time of the person detector on ONNX Runtime, pre-processing of 640x360 NV12 frames included:
 //! l(b) for every batch size, for sessions and threads as a board may share out two cores. With several
-//! sessions all are kept busy, and images per second count all of them. Prints medians of alternated rounds.
+//! sessions all are kept busy, and images per second count all of them. The cases take turns.
 #![allow(clippy::print_stdout)]
 
 use ocelli::image::{ImageLayout, PixelFormat};
@@ -19,7 +19,7 @@ use std::time::Duration;
 const FRAME: (PixelFormat, u32, u32) = (PixelFormat::Nv12, 640, 360);
 const MAX_BATCH: u16 = 8;
 const ROUNDS: usize = 5;
-/// Batches of each session in a round; the middle ones count.
+/// Batches of each session in a round.
 const BATCHES: usize = 9;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -30,70 +30,98 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let share = Pool::new(&[ShareSpec { slots: 1, slot_bytes }], false)?.share(StreamId(0));
     let frame = share.take().and_then(|frame| frame.freeze(layout).ok()).ok_or("one slot")?;
     let models = [person_detector(root)];
+    let waker = Waker::new();
+    waker.attach();
+    let mut cases = Vec::new();
     for (sessions, threads) in [(1, 1), (1, 2), (2, 1)] {
-        let waker = Waker::new();
-        waker.attach();
         let settings = Settings { library: Some(&library), sessions, threads, max_batch: MAX_BATCH };
         let backend = OnnxRuntime::open(&settings, &models, &[vec![FRAME]], &waker)?;
-        measure(backend, &waker, &frame, sessions, threads)?;
+        cases.push(Case::new(format!("sessions={sessions}/threads={threads}"), backend));
     }
-    Ok(())
-}
-
-fn measure(
-    mut backend: OnnxRuntime,
-    waker: &Waker,
-    frame: &FrameRef,
-    sessions: u16,
-    threads: u16,
-) -> Result<(), InferError> {
-    let mut spare: Vec<_> = (0..sessions).map(|_| backend.capabilities().new_batch()).collect();
-    let mut services = vec![Vec::new(); usize::from(MAX_BATCH) + 1];
-    let mut seconds = vec![Vec::new(); usize::from(MAX_BATCH) + 1];
     for _ in 0..ROUNDS {
         for size in 1..=usize::from(MAX_BATCH) {
-            let start = clock::now();
-            let (mut left, mut running) = (BATCHES * usize::from(sessions), 0);
-            while left > 0 || running > 0 {
-                while let Some(mut batch) = spare.pop_if(|_| left > 0) {
-                    batch.clear();
-                    batch.jobs.extend((0..size).map(|_| BatchJob { job: job(), payload: frame.clone() }));
-                    backend.submit(clock::now(), batch).map_err(|batch| refused(batch.fault))?;
-                    (left, running) = (left - 1, running + 1);
-                }
-                match backend.poll(clock::now()) {
-                    Some(batch) if batch.fault.is_some() => return Err(refused(batch.fault)),
-                    Some(batch) => {
-                        services[size].push(batch.service);
-                        spare.push(batch);
-                        running -= 1;
-                    }
-                    None => waker.wait_until(None),
-                }
+            for case in &mut cases {
+                case.round(size, &waker, &frame)?;
             }
-            let batches = (BATCHES * usize::from(sessions)) as u32;
-            seconds[size].push(clock::now().since(start) / batches);
         }
     }
-    for size in 1..=usize::from(MAX_BATCH) {
-        let rate = size as f64 / median(&mut seconds[size]).as_secs_f64();
-        let service = median(&mut services[size]).as_secs_f64() * 1e3;
-        let worst = services[size].last().copied().unwrap_or_default().as_secs_f64() * 1e3;
-        println!(
-            "service/int8/sessions={sessions}/threads={threads}/b={size}  l(b) {service:6.2} ms  worst \
-             {worst:6.2} ms  {rate:5.0} images/s"
-        );
-    }
+    cases.iter_mut().for_each(Case::print);
     Ok(())
 }
 
-fn refused(fault: Option<ocelli::job::BatchFault>) -> InferError {
-    InferError::System(format!("the backend did not compute: {fault:?}"))
+/// A backend and what was measured of it, by batch size.
+struct Case {
+    name: String,
+    backend: OnnxRuntime,
+    services: Vec<Vec<Duration>>,
+    /// Wall time per batch of a round, all sessions busy.
+    walls: Vec<Vec<Duration>>,
+    submits: Vec<Duration>,
 }
 
-fn median(values: &mut [Duration]) -> Duration {
+impl Case {
+    fn new(name: String, backend: OnnxRuntime) -> Self {
+        let sizes = usize::from(MAX_BATCH) + 1;
+        Self {
+            name,
+            backend,
+            services: vec![Vec::new(); sizes],
+            walls: vec![Vec::new(); sizes],
+            submits: Vec::new(),
+        }
+    }
+
+    fn round(&mut self, size: usize, waker: &Waker, frame: &FrameRef) -> Result<(), InferError> {
+        let in_flight = self.backend.capabilities().in_flight;
+        let mut spare: Vec<_> = (0..in_flight).map(|_| self.backend.capabilities().new_batch()).collect();
+        let (batches, mut submitted, mut completed) = (BATCHES * in_flight, 0, 0);
+        let start = clock::now();
+        while completed < batches {
+            while let Some(mut batch) = spare.pop_if(|_| submitted < batches) {
+                batch.clear();
+                batch.jobs.extend((0..size).map(|_| BatchJob { job: job(), payload: frame.clone() }));
+                let now = clock::now();
+                self.backend.submit(now, batch).map_err(|batch| failed(batch.fault))?;
+                self.submits.push(clock::now().since(now));
+                submitted += 1;
+            }
+            match self.backend.poll(clock::now()) {
+                Some(batch) if batch.fault.is_some() => return Err(failed(batch.fault)),
+                Some(batch) => {
+                    self.services[size].push(batch.service);
+                    spare.push(batch);
+                    completed += 1;
+                }
+                None => waker.wait_until(None),
+            }
+        }
+        self.walls[size].push(clock::now().since(start) / u32::try_from(batches).unwrap_or(u32::MAX));
+        Ok(())
+    }
+
+    fn print(&mut self) {
+        let (name, millis) = (&self.name, |duration: Duration| duration.as_secs_f64() * 1e3);
+        for size in 1..=usize::from(MAX_BATCH) {
+            let rate = size as f64 / quantile(&mut self.walls[size], 0.5).as_secs_f64();
+            let services = &mut self.services[size];
+            let (median, high) = (millis(quantile(services, 0.5)), millis(quantile(services, 0.95)));
+            println!(
+                "service/int8/{name}/b={size}  l(b) {median:6.2} ms  p95 {high:6.2} ms  {rate:5.0} images/s"
+            );
+        }
+        let [median, high] = [0.5, 0.99].map(|share| millis(quantile(&mut self.submits, share)) * 1e3);
+        println!("service/submit/{name}  median {median:.1} us  p99 {high:.1} us  (promise: under 100 us)");
+    }
+}
+
+/// The value that the share of values does not exceed.
+fn quantile(values: &mut [Duration], share: f64) -> Duration {
     values.sort();
-    values[values.len() / 2]
+    values[((values.len() - 1) as f64 * share) as usize]
+}
+
+fn failed(fault: Option<ocelli::job::BatchFault>) -> InferError {
+    InferError::System(format!("the backend did not compute: {fault:?}"))
 }
 
 fn job() -> Job {

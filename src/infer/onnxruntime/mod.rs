@@ -48,12 +48,16 @@ impl OnnxRuntime {
     /// # Errors
     /// The library is missing or can't be used, a model is not one or is not as its manifest says, or the
     /// system refused a thread.
+    ///
+    /// # Panics
+    /// When `frames` is not as long as `models`.
     pub fn open(
         settings: &Settings<'_>,
         models: &[Model],
         frames: &[Vec<FrameSize>],
         waker: &Waker,
     ) -> Result<Self, InferError> {
+        assert_eq!(models.len(), frames.len(), "frames for every model");
         let environment = library::environment(settings.library)?;
         let max_batch = settings.max_batch.clamp(1, MAX_BATCH as u16);
         let mut sessions = Vec::new();
