@@ -2,6 +2,7 @@
 
 use ocelli::board::{Faults, SourceSpec, Stream};
 use ocelli::capture::{self, Captured, Next, Opened, Resources, Source, SourceError};
+use ocelli::config::Address;
 use ocelli::image::PixelFormat;
 use ocelli::job::{DropReason, Lost};
 use ocelli::platform::clock;
@@ -68,7 +69,7 @@ fn synthetic() -> Stream {
 }
 
 fn pipeline(description: &str) -> Stream {
-    let source = SourceSpec::Pipeline { description: description.into() };
+    let source = SourceSpec::Pipeline { description: Address::new(description) };
     stream(source, PixelFormat::I420, 320, 240)
 }
 
@@ -254,8 +255,7 @@ fn a_frame_that_does_not_fit_its_slots_is_refused_at_open() {
 #[test]
 fn a_stall_on_the_grid_becomes_source_late() {
     let mut stream = synthetic();
-    stream.faults =
-        Some(Faults { stall_at: Some(5), stall: stream.period * 100, ..Faults::default() });
+    stream.faults = Some(Faults { stall_at: Some(5), stall: stream.period * 100, ..Faults::default() });
     let mut camera = open(&stream);
     let told = camera.read(20);
     assert!(told.lost(DropReason::SourceLate) >= 99, "{told:?}");
@@ -287,7 +287,8 @@ fn a_test_pattern_is_written_straight_into_our_slots() {
 
 #[test]
 fn converters_write_into_our_slots_and_are_noted() {
-    let description = "videotestsrc is-live=true ! video/x-raw,format=YUY2,width=160,height=120,framerate=200/1";
+    let description =
+        "videotestsrc is-live=true ! video/x-raw,format=YUY2,width=160,height=120,framerate=200/1";
     let (mut camera, opened) = try_open(&pipeline(description)).unwrap();
     let notes = opened.notes.join("\n");
     assert!(notes.contains("160x120 YUY2") && notes.contains("320x240 I420"), "{notes}");
@@ -387,7 +388,8 @@ fn what_a_stopped_thread_did_not_take_from_a_live_source_is_told() {
 #[test]
 fn gaps_in_the_drivers_numbers_are_frames_that_it_lost() {
     // `identity` drops on the way what the source has numbered.
-    let description = "videotestsrc is-live=true ! video/x-raw,framerate=200/1 ! identity drop-probability=0.5";
+    let description =
+        "videotestsrc is-live=true ! video/x-raw,framerate=200/1 ! identity drop-probability=0.5";
     let told = open(&pipeline(description)).read(60);
     let lost = told.lost(DropReason::DriverLost);
     assert!((20..200).contains(&lost), "{lost} lost");
@@ -433,7 +435,7 @@ fn a_wrong_description_is_refused_with_its_element() {
 fn a_camera_that_is_not_there_is_named_without_its_password() {
     // Port 9 (discard) of this machine refuses connections.
     for uri in ["rtsp://root:hunter2@127.0.0.1:9/stream?token=s3cret", "http://root:hunter2@127.0.0.1:9/x"] {
-        let source = SourceSpec::Uri { uri: uri.into(), latency: Duration::from_millis(50) };
+        let source = SourceSpec::Uri { uri: Address::new(uri), latency: Duration::from_millis(50) };
         let error = refused(&stream(source, PixelFormat::I420, 320, 240));
         assert!(error.contains("127.0.0.1:9"), "{error}");
         assert!(!error.contains("hunter2") && !error.contains("s3cret"), "{error}");
@@ -492,7 +494,8 @@ fn run(description: &str) {
     let pipeline = gst::parse::launch(description).unwrap();
     pipeline.set_state(gst::State::Playing).unwrap();
     let ends = [gst::MessageType::Eos, gst::MessageType::Error];
-    let message = pipeline.bus().unwrap().timed_pop_filtered(gst::ClockTime::from_seconds(60), &ends).unwrap();
+    let message =
+        pipeline.bus().unwrap().timed_pop_filtered(gst::ClockTime::from_seconds(60), &ends).unwrap();
     assert_eq!(message.type_(), gst::MessageType::Eos, "{message:?}");
     pipeline.set_state(gst::State::Null).unwrap();
 }
@@ -509,7 +512,8 @@ fn a_short_file_starts_again_many_times() {
         (4, "y4menc"),
     ] {
         let path = clip(dir.path(), frames, encode);
-        let (mut camera, opened) = try_open(&file(&path, 320, 240)).unwrap_or_else(|e| panic!("{encode}: {e}"));
+        let (mut camera, opened) =
+            try_open(&file(&path, 320, 240)).unwrap_or_else(|e| panic!("{encode}: {e}"));
         let told = camera.read(u64::from(frames) * 20 + 3);
         assert!(told.lost.iter().all(|lost| lost.reason == DropReason::SourceLate), "{encode}: {told:?}");
         assert_eq!(camera.copied(CopyStage::Capture), 0, "{encode}: {:?}", opened.notes);
@@ -529,7 +533,9 @@ fn a_file_that_does_not_repeat_ends_after_its_last_frame() {
             Next::Frame(captured) => {
                 told.tell(captured.sequence, 1);
                 told.frames += 1;
-                let due = camera.resources.start + Duration::from_millis(30) + camera.period * captured.sequence as u32;
+                let due = camera.resources.start
+                    + Duration::from_millis(30)
+                    + camera.period * captured.sequence as u32;
                 assert_eq!(captured.captured, due);
             }
             Next::Lost(lost) => told.tell(lost.sequence, lost.count),

@@ -117,11 +117,11 @@ pub fn open(stream: &Stream) -> Box<dyn Source> {
         SourceSpec::Synthetic { phase, jitter, seed } => {
             Box::new(synthetic::Synthetic::new(stream, *phase, *jitter, *seed))
         }
-        SourceSpec::File { path, repeat, phase } => {
-            Box::new(gst::Replay::new(stream, path, *repeat, *phase))
+        SourceSpec::File { path, repeat, phase } => Box::new(gst::Replay::new(stream, path, *repeat, *phase)),
+        SourceSpec::Uri { uri, latency } => Box::new(gst::Live::from_uri(stream, uri.expose(), *latency)),
+        SourceSpec::Pipeline { description } => {
+            Box::new(gst::Live::from_description(stream, description.expose()))
         }
-        SourceSpec::Uri { uri, latency } => Box::new(gst::Live::from_uri(stream, uri, *latency)),
-        SourceSpec::Pipeline { description } => Box::new(gst::Live::from_description(stream, description)),
     };
     match &stream.faults {
         Some(faults) => Box::new(faults::Faulty::new(source, faults.clone(), &stream.id)),
@@ -156,4 +156,10 @@ pub fn slot_bytes(stream: &Stream) -> usize {
 /// Bytes of a frame without padding; 0 for a size without pixels.
 fn frame_bytes(format: PixelFormat, width: u32, height: u32) -> usize {
     ImageLayout::packed(format, width, height).extent().unwrap_or(0)
+}
+
+/// GStreamer's version, of the library that is loaded.
+#[must_use]
+pub fn gstreamer_version() -> String {
+    gst::version()
 }

@@ -162,7 +162,7 @@ fn cells(input: &Input, strides: &[u32]) -> usize {
 }
 
 /// Rows of the head's common form: strides 8, 16 and 32, three boxes a cell where there are anchors.
-fn usual_rows(head: YoloHead, input: &Input) -> usize {
+pub(super) fn usual_rows(head: YoloHead, input: &Input) -> usize {
     cells(input, &[8, 16, 32]) * if head == YoloHead::V5 { 3 } else { 1 }
 }
 

@@ -3,8 +3,8 @@
 //! GStreamer's messages may hold addresses with credentials in them: nothing leaves here unscrubbed.
 
 use crate::capture::SourceError;
-use gstreamer as gst;
 use gst::glib;
+use gstreamer as gst;
 
 /// What a stream is called in its errors.
 #[derive(Clone, Debug)]
@@ -33,7 +33,8 @@ impl Names {
     pub fn explain(&self, error: &gst::message::Error, plugin: Option<&str>) -> SourceError {
         let cause = error.error();
         if let Some(plugin) = plugin
-            && (cause.matches(gst::StreamError::CodecNotFound) || cause.matches(gst::CoreError::MissingPlugin))
+            && (cause.matches(gst::StreamError::CodecNotFound)
+                || cause.matches(gst::CoreError::MissingPlugin))
         {
             return self.missing(plugin);
         }
@@ -55,7 +56,8 @@ fn kind(source: &gst::Object) -> String {
 
 /// What the `missing-plugin` message of decodebin says is missing.
 pub fn missing_plugin(structure: &gst::StructureRef) -> Option<String> {
-    (structure.name() == "missing-plugin").then(|| structure.get("name").unwrap_or_else(|_| "a format".into()))
+    (structure.name() == "missing-plugin")
+        .then(|| structure.get("name").unwrap_or_else(|_| "a format".into()))
 }
 
 fn remedy(cause: &glib::Error, what: &str) -> &'static str {
@@ -131,7 +133,10 @@ mod tests {
     #[test]
     fn addresses_lose_all_but_scheme_and_host() {
         for (text, scrubbed) in [
-            ("can't reach rtsp://root:pass@10.0.0.7:554/s?token=1 now", "can't reach rtsp://10.0.0.7:554 now"),
+            (
+                "can't reach rtsp://root:pass@10.0.0.7:554/s?token=1 now",
+                "can't reach rtsp://10.0.0.7:554 now",
+            ),
             ("a http://u:p@a/x, b \"rtsp://u:p/q@b/y\"", "a http://a b \"rtsp://b\""),
             ("file:///media/a.avi is gone", "file:///media/a.avi is gone"),
             ("no address :// at all", "no address :// at all"),

@@ -6,7 +6,7 @@ use crate::capture::Resources;
 use crate::image::{Colorimetry, ImageLayout, Matrix, PixelFormat, Plane, Range};
 use crate::job::DropReason;
 use crate::pool::{FrameRef, Keeper, Share};
-use crate::stats::{CopyStage, Copies};
+use crate::stats::{Copies, CopyStage};
 use gst_video::prelude::*;
 use gstreamer as gst;
 use gstreamer_video as gst_video;
@@ -106,7 +106,8 @@ impl Frames {
         self.agreed = None;
         let info = gst_video::VideoInfo::from_caps(caps).map_err(|_| DropReason::Corrupt)?;
         let Wanted { format, width, height, color } = self.wanted;
-        if (info.format().to_str().as_str(), info.width(), info.height()) != (format.as_str(), width, height) {
+        if (info.format().to_str().as_str(), info.width(), info.height()) != (format.as_str(), width, height)
+        {
             return Err(DropReason::Corrupt);
         }
         let said = caps.structure(0).is_some_and(|structure| structure.has_field("colorimetry"));

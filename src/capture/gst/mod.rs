@@ -23,3 +23,10 @@ pub const SLOTS: usize = DECODER + arrivals::QUEUE + memory::RESERVE;
 
 /// Decoders ask for this many pixels more than the frame, to the right and below, at most.
 pub const PADDING: u32 = 32;
+
+/// The version of the library that is loaded, such as "1.22.0".
+#[must_use]
+pub fn version() -> String {
+    let (major, minor, micro, _) = gstreamer::version();
+    format!("{major}.{minor}.{micro}")
+}

@@ -184,7 +184,11 @@ impl Source for Replay {
         loop {
             let now = clock::now();
             let (Some(grid), Some(playing)) = (&mut self.grid, &mut self.playing) else {
-                return if self.ended { Next::Ended } else { self.fail(SourceError::closed(&self.names.stream)) };
+                return if self.ended {
+                    Next::Ended
+                } else {
+                    self.fail(SourceError::closed(&self.names.stream))
+                };
             };
             match playing.prepare(self.repeat, &self.names) {
                 Ok(false) => {}

@@ -17,6 +17,9 @@ use crate::time::Instant;
 use network::Network;
 use std::path::Path;
 
+/// The version of ONNX Runtime's interface that is spoken: the library must be 1.24 or later.
+pub const API_VERSION: u32 = ort::MINOR_VERSION;
+
 /// How ONNX Runtime is to be run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings<'a> {
