@@ -1,6 +1,6 @@
 //! Pre-processing against its reference: the same numbers, bit for bit, on every path.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-#![allow(clippy::unwrap_used, reason = "a test")]
 use half::f16;
 use ocelli::image::{Colorimetry, ImageLayout, Matrix, PixelFormat, Plane, Range};
 use ocelli::infer::preprocess::{PreprocessError, Preprocessor, Row};

@@ -3,7 +3,7 @@
 
 use super::Row;
 use super::color::{Block, Coefficients, Mixer, VALUE_BITS, between};
-use super::elements::{Elements, PERIOD};
+use super::elements::{Elements, PERIOD_BLOCKS};
 use super::grid::{BLOCK, Columns, Grid, MAX_STEP, Shuffle, TOUCHED, Tap, WINDOW};
 use super::simd::Simd;
 use crate::image::{PixelFormat, Plane};
@@ -124,13 +124,13 @@ pub(super) struct Scratch {
 impl Scratch {
     /// Grows to what `plan` needs.
     pub(super) fn fit(&mut self, plan: &Plan, elements: &Elements) {
-        // Elements are made a period of three blocks at a time, also of a line of one channel.
-        let blocks = plan.blocks().max(self.packed.len()).next_multiple_of(PERIOD / BLOCK);
+        // Elements are made a period at a time, and a line's last period may go beyond its end.
+        let blocks = plan.blocks().max(self.packed.len()).next_multiple_of(PERIOD_BLOCKS);
         for line in self.lines.iter_mut().flatten().chain(&mut self.planar) {
             line.resize(blocks, [0; BLOCK]);
         }
         self.packed.resize(blocks, [0; 3 * BLOCK]);
-        self.floats.resize(elements.width.max(8) * 3, 0.0);
+        self.floats.resize(elements.width * elements.channels, 0.0);
         self.tail.resize(plan.reach().max(self.tail.len()), 0);
     }
 }
