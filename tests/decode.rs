@@ -407,7 +407,7 @@ fn what_does_not_fit_is_named_with_what_would() {
         (
             &large(YoloHead::V5, 80),
             &[84 * 8400],
-            "model probe: output rows has 705600 elements a frame, right would be 2142000 for 80 labels on 640x640 pixels: 25200 rows of 85 (it fits head = \"v8\")",
+            "model probe: output rows has 705600 elements a frame, right would be 2142000 for 80 labels on 640x640 pixels: 25200 rows of 85 (it fits head = \"v8\" or 23 labels)",
         ),
         (
             &large(YoloHead::Yolox, 80),

@@ -7,10 +7,10 @@ Frame 100 (counted from 0) of vtest.avi, decoded to I420 by GStreamer's libav pl
 which equals pre-processing bit for bit; the network by ONNX Runtime's Python package on one thread; boxes by
 decode.py. Needs NumPy, OpenCV (for preprocess.py), onnxruntime 1.32.0 and gst-launch-1.0.
 
-How far results may stray, also written to the file: fp32 hardly depends on the last bits of pixels (noise of 1/64
-of a level: 0.001 of a score, 0.1 px). int8 does: its weakest scores move by two quantisation steps, 0.06, and its
-boxes by 1.5 px, when pixels change by 1/64 of a level. It is held to 0.02 only where pixels and integer kernels
-are those of this script, and that is what `kernels` names.
+How far results may stray: fp32 hardly depends on the last bits of pixels (noise of 1/64 of a level: 0.001 of a
+score, 0.1 px). int8 does: the same noise moves its weakest score by two quantisation steps, 0.06, and boxes by 1.6
+px. So int8 can be held to 0.02 only where pixels and integer kernels are those of this script, whose processor's
+the file names (`kernels`). Threads and batch size change nothing.
 """
 
 import argparse
@@ -52,7 +52,7 @@ def run(precision, tensor):
 
 
 def kernels():
-    """Which of ONNX Runtime's integer kernels this processor gets: they round and saturate differently."""
+    """Which of ONNX Runtime's integer kernels this processor gets: they may round and saturate differently."""
     flags = pathlib.Path("/proc/cpuinfo").read_text().split()
     return next((flag for flag in ("avx512_vnni", "avx_vnni", "avx2", "asimddp", "asimd") if flag in flags), "other")
 
