@@ -44,9 +44,9 @@ impl Coefficients {
             Range::Full => (0, 0),
         };
         let (red_cr, blue_cb, green_cb, green_cr) = match (color.matrix, color.range) {
-            (Matrix::Bt601, Range::Limited) => (-6618, 282, 6419, 13320),
+            (Matrix::Bt601, Range::Limited) => (-6619, 282, 6419, 13320),
             (Matrix::Bt601, Range::Full) => (-9798, -3736, 5638, 11700),
-            (Matrix::Bt709, Range::Limited) => (-3395, 1842, 3494, 8733),
+            (Matrix::Bt709, Range::Limited) => (-3396, 1842, 3494, 8731),
             (Matrix::Bt709, Range::Full) => (-6966, -2366, 3069, 7670),
         };
         Self { black, luma, red_cr, blue_cb, green_cb, green_cr, kr, kb }

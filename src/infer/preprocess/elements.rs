@@ -8,7 +8,7 @@ use half::f16;
 use half::slice::HalfFloatSliceExt;
 
 /// Elements made at once: whole vectors, after which the order of channels repeats.
-pub(super) const PERIOD: usize = 3 * BLOCK;
+pub(super) const PERIOD: usize = 3 * BLOCK / 2;
 
 /// element = value * scale + offset in one rounding, for elements that follow each other.
 #[derive(Clone, Debug)]

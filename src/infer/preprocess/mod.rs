@@ -1,4 +1,68 @@
-//! Pre-processing.
+//! Pre-processing: a frame, wherever its planes lie, becomes one row of a model's input tensor, in one pass.
+//!
+//! # The arithmetic
+//! Exact integers up to the last step, so that any implementation that follows these lines makes the same bits:
+//! `scripts/reference/preprocess.py` does in NumPy, and a GPU kernel has to. `>>` rounds down. All values below
+//! fit 16 signed bits (the blue and red sums before their clamp fit 17), every product 32.
+//!
+//! A **value** `p` is a pixel value with 6 fraction bits: 64 to a level, 0 to 16320 (255 * 64). A **weight** has 15
+//! fraction bits. Scaling a value by a weight rounds half up:
+//! ```text
+//! scale(a, w) = (a * w + 16384) >> 15
+//! ```
+//! **Positions.** Pixel centres lie at halves. Chroma is sited in the centre of the pixels that it belongs to (as
+//! in JPEG and MPEG-1), both ways; so each plane is interpolated on its own grid. An axis of `n` pixels,
+//! subsampled by `2^s` to `c = ceil(n / 2^s)` samples, that becomes `m` output pixels: output `x` lies at
+//! `((2x + 1) n - m 2^s) / d` samples, `d = m 2^(s+1)`. With `i` the quotient rounded down and `r` the rest,
+//! ```text
+//! w = min((r * 32768 + d / 2) / d, 32767)       where 0 <= i < c - 1
+//! i = 0,     w = 0                              left of the first sample
+//! i = c - 1, w = 0                              from the last sample on
+//! ```
+//! **Interpolation**, of each component, first along the row, then between two such rows (where `w` is 0 the
+//! second operand counts for nothing):
+//! ```text
+//! between(a, b, w) = a + scale(b - a, w)        a, b: samples * 64
+//! ```
+//! **Luma to the full range**: `l = y - 16 * 64; y' = l + scale(l, 5387)`, that is * 255/219, for limited range, and
+//! `y' = y` for full range.
+//!
+//! **Colour**: with `u = 2 (cb - 128 * 64)` and `v = 2 (cr - 128 * 64)`,
+//! ```text
+//! red   = y' + v + scale(v, R)
+//! green = y' - scale(u, Gu) - scale(v, Gv)
+//! blue  = y' + u + scale(u, B)
+//! ```
+//! | | R | Gu | Gv | B |
+//! |---|---|---|---|---|
+//! | BT.601 limited | -6619 | 6419 | 13320 | 282 |
+//! | BT.601 full | -9798 | 5638 | 11700 | -3736 |
+//! | BT.709 limited | -3396 | 3494 | 8731 | 1842 |
+//! | BT.709 full | -6966 | 3069 | 7670 | -2366 |
+//!
+//! They follow from Kr and Kb (ITU-R BT.601, BT.709), Kg = 1 - Kr - Kb, and k = 255/224 for limited, 1 for full range:
+//! R = k (1 - Kr) - 1, B = k (1 - Kb) - 1, Gu = k (1 - Kb) Kb / Kg, Gv = k (1 - Kr) Kr / Kg, each times 32768 and
+//! rounded to the nearest. (Twice the chroma times half the coefficient keeps the weights below one; the whole
+//! chroma term of red is k * 2 (1 - Kr).)
+//!
+//! **Gray** is `y'` of a Y'CbCr or GRAY8 frame. Of an RGB or BGR frame it is `green + scale(red - green, Kr) +
+//! scale(blue - green, Kb)` with the layout's matrix: Kr, Kb = 9798, 3736 (BT.601) or 6966, 2366 (BT.709). A GRAY8
+//! frame's `y'` is all three channels of a colour input; its range counts.
+//!
+//! **Clamp** to 0..=16320, then the **element**: `fma(p, scale[c] / 64, offset[c])` in f32, rounded once (the
+//! division is exact; the border's `p` is `fill * 64`). An f16 element is that rounded to nearest, ties to even;
+//! a u8 element is that rounded to nearest, ties to even, and clamped to 0..=255.
+//!
+//! All of it together is within 0.101 levels of the same formulas in real numbers; `tests/preprocess.rs` derives
+//! the bound and checks it.
+//!
+//! # How it is fast
+//! Every row of samples that is needed is interpolated once, into a line of the output's width, and kept while
+//! the next output row may need it. That is where pixels come from irregular places: they are picked by byte
+//! shuffles out of 16-byte windows, from tables made at start. All the rest is straight lanes of 16 bits.
+//!
+//! Architecture invariant: the kernel is one generic source. What differs between instruction sets is a dozen
+//! operations on lanes (`simd`), each tested against plain Rust.
 
 mod color;
 mod elements;
