@@ -116,7 +116,13 @@ fn scene(model: &Model, rows: &[usize], busy: bool) -> Vec<Vec<f32>> {
                 Activation::Sigmoid | Activation::None => (p / (1.0 - p + 1e-6)).ln(),
             };
             let boxes = (0..rows[0]).map(|at| if at % 4 < 2 { 20.0 * place() } else { -20.0 }).collect();
-            vec![boxes, (0..rows[1]).map(|_| logit(score())).collect()]
+            // Where nothing is to be seen a softmax sees the background.
+            let mut scores: Vec<f32> = (0..rows[1]).map(|_| logit(score())).collect();
+            for row in scores.chunks_exact_mut(labels + 1) {
+                let empty = row.iter().all(|score| *score < logit(0.4));
+                row[0] = if empty { logit(1.0) } else { logit(0.1) };
+            }
+            vec![boxes, scores]
         }
         model::Decoder::Yolo { head, .. } => {
             let fields = labels + if *head == YoloHead::V8 { 4 } else { 5 };

@@ -166,6 +166,7 @@ fn main() {
         Ok(opencv) => opencv,
         Err(reason) => {
             println!("  NOT MEASURED: {reason}");
+            println!("  Set OCELLI_PYTHON to a Python that has numpy and opencv-python-headless.");
             return;
         }
     };

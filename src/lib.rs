@@ -31,3 +31,5 @@ pub mod publish;
 // Heart: the stages composed.
 pub mod pipeline;
 // Drivers: threads on the real clock, and the control plane.
+pub mod runtime;
+pub mod telemetry;

@@ -24,6 +24,7 @@ const WITHHELD: usize = 64;
 
 /// Something that the driver has to do.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant)] // Moved once into a ring; a box would be an allocation a set.
 pub enum Effect<P> {
     /// Hand this to the backend; what comes back goes into [`Pipeline::batch_done`].
     Submit(Box<Batch<P>>),
@@ -89,6 +90,7 @@ pub struct Pipeline<P> {
     ready: VecDeque<StreamId>,
     changes: VecDeque<Event>,
     done: VecDeque<Box<Batch<P>>>,
+    #[allow(clippy::vec_box)] // The boxes themselves go round.
     idle: Vec<Box<Batch<P>>>,
     in_flight: usize,
     max_in_flight: usize,
@@ -100,7 +102,13 @@ impl<P> Pipeline<P> {
     /// A heart for an admitted board. `batches` are the boxes that go round, made by the backend's
     /// capabilities: at least two more than `max_in_flight`, so that one can be decoded while others run.
     #[must_use]
-    pub fn new(board: &Board, schedule: Schedule, batches: Vec<Box<Batch<P>>>, max_in_flight: usize) -> Self {
+    pub fn new(
+        now: Instant,
+        board: &Board,
+        schedule: Schedule,
+        batches: Vec<Box<Batch<P>>>,
+        max_in_flight: usize,
+    ) -> Self {
         let tracks = schedule.streams().iter().map(|stream| {
             let totals = StreamTotals {
                 ledger: Ledger::default(),
@@ -134,7 +142,7 @@ impl<P> Pipeline<P> {
         for index in 0..heart.tracks.len() {
             let stream = StreamId(index as u16);
             if !heart.scheduler.schedule().stream(stream).served {
-                heart.change(Instant::default(), stream, StreamState::Shed, "no room on the accelerator");
+                heart.change(now, stream, StreamState::Shed, "no room on the accelerator");
             }
         }
         heart

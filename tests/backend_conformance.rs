@@ -190,8 +190,7 @@ fn simulated() {
             fail_every,
             ..simulated::Settings::linear(Duration::from_millis(2), Duration::from_millis(3))
         };
-        let backend =
-            Simulated::new(settings, MAX_BATCH, vec![vec![3]]).answering(ModelId(0), vec![vec![7.0; 3]]);
+        let backend = Simulated::new(settings, MAX_BATCH, vec![vec![vec![7.0; 3]]]);
         let count = Arc::new(());
         let made = count.clone();
         Rig {

@@ -33,9 +33,10 @@ impl Rig {
     fn new(board: &Board, in_flight: usize) -> Self {
         let schedule = Schedule::admit(board, profile(board)).expect("admitted");
         let batches = (0..in_flight + 2).map(|_| Box::new(Batch::with_capacity(64))).collect();
+        let now = Instant::from_nanos(1_000_000_000);
         let mut rig = Self {
-            heart: Pipeline::new(board, schedule, batches, in_flight),
-            now: Instant::from_nanos(1_000_000_000),
+            heart: Pipeline::new(now, board, schedule, batches, in_flight),
+            now,
             at_accelerator: VecDeque::new(),
             at_publisher: VecDeque::new(),
             next: vec![0; board.streams.len()],

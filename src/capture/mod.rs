@@ -3,8 +3,14 @@
 //! Every kind of camera is a [`Source`]; faults are wrappers that are Sources themselves. A source is driven
 //! by its own capture thread and touches no other stream.
 
-use crate::image::ImageLayout;
-use crate::job::Lost;
+pub mod faults;
+pub mod grid;
+pub mod gst;
+pub mod synthetic;
+
+use crate::board::{SourceSpec, Stream};
+use crate::image::{ImageLayout, PixelFormat};
+use crate::job::{DropReason, Lost};
 use crate::pool::{FrameRef, Share};
 use crate::stats::Copies;
 use crate::time::Instant;
@@ -66,6 +72,24 @@ pub struct SourceError {
     pub remedy: String,
 }
 
+impl SourceError {
+    /// What went wrong, and what to do about it.
+    #[must_use]
+    pub fn new(what: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { what: what.into(), remedy: remedy.into() }
+    }
+
+    /// A source was asked for frames while it was not open.
+    fn closed(stream: &str) -> Self {
+        Self::new(format!("stream `{stream}` is not open"), "open it before asking for frames")
+    }
+}
+
+/// One lost frame.
+const fn lost(sequence: u64, captured: Instant, reason: DropReason) -> Lost {
+    Lost { sequence, count: 1, captured, reason }
+}
+
 /// A camera. All calls come from one thread.
 pub trait Source: Send {
     /// Opens the device, file or connection and agrees on a format. May block for seconds, allocates.
@@ -77,9 +101,65 @@ pub trait Source: Send {
     /// Waits until there is something to say, `until` at most (then [`Next::Nothing`]).
     fn next(&mut self, until: Instant) -> Next;
 
-    /// Releases before `now` that have not been reported, because the source was down or is stopping.
+    /// Releases before `now` that have not been reported, because the source was down (then `SourceDown`) or
+    /// is stopping (`Shutdown`). To be asked until it says `None`, before or after [`Source::close`].
     fn missed(&mut self, now: Instant) -> Option<Lost>;
 
     /// Lets go of the device. Frames already delivered stay valid.
     fn close(&mut self);
+}
+
+/// The source that the board describes, with the faults that it asks for. Does nothing before
+/// [`Source::open`].
+#[must_use]
+pub fn open(stream: &Stream) -> Box<dyn Source> {
+    let source: Box<dyn Source> = match &stream.source {
+        SourceSpec::Synthetic { phase, jitter, seed } => {
+            Box::new(synthetic::Synthetic::new(stream, *phase, *jitter, *seed))
+        }
+        SourceSpec::File { path, repeat, phase } => Box::new(gst::Replay::new(stream, path, *repeat, *phase)),
+        SourceSpec::Uri { uri, latency } => Box::new(gst::Live::from_uri(stream, uri.expose(), *latency)),
+        SourceSpec::Pipeline { description } => {
+            Box::new(gst::Live::from_description(stream, description.expose()))
+        }
+    };
+    match &stream.faults {
+        Some(faults) => Box::new(faults::Faulty::new(source, faults.clone(), &stream.id)),
+        None => source,
+    }
+}
+
+/// Most slots that a source of this kind holds itself: what its decoder or driver owns and what is being
+/// filled. What waits and what is being computed comes on top, and [`faults::SLOTS`] where faults are asked
+/// for.
+#[must_use]
+pub const fn slots_needed(spec: &SourceSpec) -> usize {
+    match spec {
+        SourceSpec::Synthetic { .. } => 1,
+        SourceSpec::File { .. } | SourceSpec::Uri { .. } | SourceSpec::Pipeline { .. } => gst::SLOTS,
+    }
+}
+
+/// Bytes that a slot of this stream must have: a packed frame, or for decoders one with both sides rounded up
+/// to 128 and room for their padding.
+#[must_use]
+pub fn slot_bytes(stream: &Stream) -> usize {
+    match stream.source {
+        SourceSpec::Synthetic { .. } => frame_bytes(stream.format, stream.width, stream.height),
+        SourceSpec::File { .. } | SourceSpec::Uri { .. } | SourceSpec::Pipeline { .. } => {
+            let up = |side: u32| side.saturating_add(gst::PADDING).next_multiple_of(128);
+            frame_bytes(stream.format, up(stream.width), up(stream.height))
+        }
+    }
+}
+
+/// Bytes of a frame without padding; 0 for a size without pixels.
+fn frame_bytes(format: PixelFormat, width: u32, height: u32) -> usize {
+    ImageLayout::packed(format, width, height).extent().unwrap_or(0)
+}
+
+/// GStreamer's version, of the library that is loaded.
+#[must_use]
+pub fn gstreamer_version() -> String {
+    gst::version()
 }

@@ -123,15 +123,17 @@ impl<'a> Checks<'a> {
         let rows = yolo_rows(head, input, labels, seen);
         self.length(0, rows.is_some(), || {
             let (fields, usual) = (yolo_fields(head, labels), usual_rows(head, input));
-            let named = [(YoloHead::V8, "v8"), (YoloHead::Yolox, "yolox"), (YoloHead::V5, "v5")];
-            let other = named.into_iter().find(|(head, _)| yolo_rows(*head, input, labels, seen).is_some());
-            let fit = match (other, (seen / usual).checked_sub(yolo_fields(head, 0))) {
-                (Some((_, name)), _) => format!(" (it fits head = \"{name}\")"),
-                (None, Some(fit)) if seen.is_multiple_of(usual) && fit > 0 => {
-                    format!(" (it fits {fit} labels)")
+            let heads = [(YoloHead::V5, "v5"), (YoloHead::V8, "v8"), (YoloHead::Yolox, "yolox")];
+            let heads = heads.into_iter().filter(|other| yolo_rows(other.0, input, labels, seen).is_some());
+            let mut fits: Vec<String> = heads.map(|other| format!("head = \"{}\"", other.1)).collect();
+            match (seen / usual).checked_sub(yolo_fields(head, 0)) {
+                Some(labels) if labels > 0 && seen.is_multiple_of(usual) => {
+                    fits.push(format!("{labels} labels"))
                 }
-                _ => String::new(),
-            };
+                _ => {}
+            }
+            let fit =
+                if fits.is_empty() { String::new() } else { format!(" (it fits {})", fits.join(" or ")) };
             format!(
                 "{} for {labels} labels on {}x{} pixels: {usual} rows of {fields}{fit}",
                 usual * fields,
@@ -160,7 +162,7 @@ fn cells(input: &Input, strides: &[u32]) -> usize {
 }
 
 /// Rows of the head's common form: strides 8, 16 and 32, three boxes a cell where there are anchors.
-fn usual_rows(head: YoloHead, input: &Input) -> usize {
+pub(super) fn usual_rows(head: YoloHead, input: &Input) -> usize {
     cells(input, &[8, 16, 32]) * if head == YoloHead::V5 { 3 } else { 1 }
 }
 

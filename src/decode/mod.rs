@@ -11,14 +11,16 @@
 //!
 //! # Cost
 //! With E elements in the outputs, S scores above the threshold, K = `candidates` and M = 100 detections:
-//! O(E + S) to find and shortlist, K log K to rank, K times M to suppress. Nothing depends on what is seen
-//! beyond that, nothing is allocated after [`Decoder::new`], and `benches/decode.rs` measures both ends.
+//! O(E + S) to find and shortlist (with an exponential for each of S, and for a softmax one for each column of
+//! a row that might have one of S), K log K to rank, K times M to suppress. Nothing is allocated after
+//! [`Decoder::new`]. `benches/decode.rs` measures both ends.
 //!
 //! # Architecture invariant
 //! A network that writes what is no number, or a score that is no probability, is sick or is not what its
 //! manifest says. Its frame fails as a whole: a vehicle must not drive by the half that looks sane.
 
 mod anchors;
+mod blank;
 mod checks;
 mod error;
 mod frame;
@@ -27,6 +29,7 @@ mod shortlist;
 mod ssd;
 mod yolo;
 
+pub use blank::blank_outputs;
 pub use error::{DecodeError, DecodeFailed};
 
 use crate::detection::{Detection, Detections};

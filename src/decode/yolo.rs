@@ -57,23 +57,22 @@ impl Yolo {
         }
     }
 
-    /// Class by class over a block of rows, in the order in which the scores lie in memory.
+    /// Class by class over a block of rows, in the order in which the scores lie in memory. Which class it was
+    /// is asked only where the best reaches the threshold, and the block is still in the cache.
     fn find_by_class(&self, output: &[f32], shortlist: &mut Shortlist) {
+        let classes = &output[4 * self.rows..];
         for start in (0..self.rows).step_by(BLOCK) {
-            let length = BLOCK.min(self.rows - start);
-            let (mut best, mut labels) = ([f32::MIN; BLOCK], [0u32; BLOCK]);
-            for class in 0..self.labels {
-                let at = (4 + class) * self.rows + start;
-                for ((&score, best), label) in output[at..at + length].iter().zip(&mut best).zip(&mut labels)
-                {
-                    let better = score > *best;
-                    *best = if better { score } else { *best };
-                    *label = if better { class as u32 } else { *label };
+            let mut best = [f32::MIN; BLOCK];
+            let best = &mut best[..BLOCK.min(self.rows - start)];
+            for scores in classes.chunks_exact(self.rows) {
+                for (best, &score) in best.iter_mut().zip(&scores[start..]) {
+                    *best = if score > *best { score } else { *best };
                 }
             }
-            for (row, (&score, &label)) in best.iter().zip(&labels).enumerate().take(length) {
+            for (row, &score) in (start..).zip(best.iter()) {
                 if score >= self.suppression.score_threshold {
-                    shortlist.offer((start + row) * self.labels + label as usize, score);
+                    let label = classes.iter().skip(row).step_by(self.rows).position(|other| *other == score);
+                    shortlist.offer(row * self.labels + label.unwrap_or(0), score);
                 }
             }
         }

@@ -55,7 +55,8 @@ struct Flags {
 
 impl<P: Send + 'static> Blocking<P> {
     /// Starts a thread `infer-<n>` for each engine. `capabilities.in_flight` becomes their number. `waker` is
-    /// woken after every completion.
+    /// woken after every completion. The threads inherit scheduling and CPUs from the caller: call this
+    /// before the caller becomes SCHED_FIFO.
     ///
     /// # Errors
     /// The operating system refused a thread.

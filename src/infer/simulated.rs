@@ -43,7 +43,7 @@ impl Settings {
 pub struct Simulated<P> {
     settings: Settings,
     capabilities: Capabilities,
-    /// Per model and output: what every job's row holds; without it rows stay as the batch brought them.
+    /// Per model and output: what every job's row holds.
     answers: Vec<Vec<Vec<f32>>>,
     random: Random,
     /// Batches taken so far.
@@ -62,37 +62,25 @@ struct Running<P> {
 }
 
 impl<P> Simulated<P> {
-    /// An accelerator for one model per entry of `output_rows` (elements of a job's row in each output), and
-    /// batches of 1 to `max_batch`.
+    /// An accelerator for one model per entry of `answers`: what every job's row holds, one row an output in
+    /// the manifest's order. Batches of 1 to `max_batch`.
     #[must_use]
-    pub fn new(settings: Settings, max_batch: u16, output_rows: Vec<Vec<usize>>) -> Self {
+    pub fn new(settings: Settings, max_batch: u16, answers: Vec<Vec<Vec<f32>>>) -> Self {
         let capabilities = Capabilities {
             name: "simulated".into(),
             in_flight: settings.in_flight,
-            batch_sizes: vec![(1..=max_batch).collect(); output_rows.len()],
-            output_rows,
+            batch_sizes: vec![(1..=max_batch).collect(); answers.len()],
+            output_rows: answers.iter().map(|rows| rows.iter().map(Vec::len).collect()).collect(),
         };
         Self {
             random: Random::new(settings.seed),
             running: VecDeque::with_capacity(settings.in_flight),
-            answers: vec![Vec::new(); capabilities.output_rows.len()],
+            answers,
             taken: 0,
             free_at: Instant::default(),
             capabilities,
             settings,
         }
-    }
-
-    /// Every row of the model's outputs will hold these values (one row an output, in the manifest's order).
-    ///
-    /// # Panics
-    /// When the model does not exist, or a row's length is not that of the output.
-    #[must_use]
-    pub fn answering(mut self, model: crate::stream::ModelId, rows: Vec<Vec<f32>>) -> Self {
-        let lengths: Vec<usize> = rows.iter().map(Vec::len).collect();
-        assert_eq!(lengths, self.capabilities.output_rows[model.index()], "rows as long as the outputs'");
-        self.answers[model.index()] = rows;
-        self
     }
 
     fn service(&mut self, jobs: usize) -> Duration {
@@ -187,7 +175,7 @@ mod tests {
     #[test]
     fn batches_run_one_after_the_other() {
         let settings = Settings { in_flight: 2, ..linear() };
-        let mut backend = Simulated::new(settings, 4, vec![vec![2]]);
+        let mut backend = Simulated::new(settings, 4, vec![vec![vec![0.0; 2]]]);
         backend.submit(at(10), batch(&backend, 1)).unwrap();
         backend.submit(at(11), batch(&backend, 2)).unwrap();
         // 10 + (2 + 3) = 15, then 15 + (2 + 6) = 23.
@@ -210,7 +198,7 @@ mod tests {
     fn jitter_is_within_bounds_and_repeats() {
         let run = |seed| {
             let settings = Settings { jitter: Duration::from_millis(1), seed, ..linear() };
-            let mut backend = Simulated::new(settings, 4, vec![vec![2]]);
+            let mut backend = Simulated::new(settings, 4, vec![vec![vec![0.0; 2]]]);
             let services = (0..50).map(|index| {
                 backend.submit(at(index * 100), batch(&backend, 1)).unwrap();
                 backend.poll(at(index * 100 + 99)).unwrap().service
@@ -226,8 +214,7 @@ mod tests {
 
     #[test]
     fn answers_fill_every_row() {
-        let mut backend = Simulated::new(linear(), 4, vec![vec![2, 1]])
-            .answering(ModelId(0), vec![vec![1.0, 2.0], vec![9.0]]);
+        let mut backend = Simulated::new(linear(), 4, vec![vec![vec![1.0, 2.0], vec![9.0]]]);
         backend.submit(at(0), batch(&backend, 3)).unwrap();
         let done = backend.poll(at(100)).unwrap();
         assert_eq!((done.outputs[0].row(2), done.outputs[1].row(0)), (&[1.0, 2.0][..], &[9.0][..]));
@@ -236,7 +223,7 @@ mod tests {
     #[test]
     fn a_hang_is_for_ever() {
         let settings = Settings { hang_at: Some(1), in_flight: 2, ..linear() };
-        let mut backend = Simulated::new(settings, 4, vec![vec![2]]);
+        let mut backend = Simulated::new(settings, 4, vec![vec![vec![0.0; 2]]]);
         backend.submit(at(0), batch(&backend, 1)).unwrap();
         assert!(backend.poll(at(5)).is_some());
         backend.submit(at(5), batch(&backend, 1)).unwrap();

@@ -21,9 +21,8 @@ pub fn wall() -> u64 {
 pub fn sleep_until(at: Instant) {
     let left = at.since(now());
     if left > Duration::ZERO {
-        let (Ok(tv_sec), Ok(tv_nsec)) = (left.as_secs().try_into(), left.subsec_nanos().try_into()) else {
-            return;
-        };
+        let tv_sec = left.as_secs().try_into().unwrap_or(i64::MAX);
+        let tv_nsec = left.subsec_nanos().into();
         match nanosleep(&Timespec { tv_sec, tv_nsec }) {
             NanosleepRelativeResult::Ok
             | NanosleepRelativeResult::Interrupted(_)

@@ -7,6 +7,6 @@ mod admission;
 mod profile;
 mod scheduler;
 
-pub use admission::{Admitted, Refusal, Schedule};
+pub use admission::{Admitted, Refusal, Schedule, queue_depth};
 pub use profile::{Profile, Service};
 pub use scheduler::Scheduler;

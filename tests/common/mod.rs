@@ -1,6 +1,8 @@
 //! Boards for tests, without files.
 #![allow(dead_code)] // Each test binary uses its part.
 
+pub mod running;
+
 use ocelli::board::{Accelerator, BackendSpec, Board, Platform, Realtime, Set, SourceSpec, Stream};
 use ocelli::image::PixelFormat;
 use ocelli::model::{Activation, Channels, Decoder, Element, Fit, Input, Model, TensorLayout};
@@ -82,6 +84,7 @@ pub fn board(streams: Vec<Stream>, intercept: Duration, slope: Duration, max_bat
         outputs: Vec::new(),
         realtime: Realtime::default(),
         platform: Platform::default(),
+        warnings: Vec::new(),
     }
 }
 

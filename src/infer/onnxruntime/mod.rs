@@ -17,6 +17,9 @@ use crate::time::Instant;
 use network::Network;
 use std::path::Path;
 
+/// The version of ONNX Runtime's interface that is spoken: the library must be 1.24 or later.
+pub const API_VERSION: u32 = ort::MINOR_VERSION;
+
 /// How ONNX Runtime is to be run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings<'a> {
@@ -48,12 +51,16 @@ impl OnnxRuntime {
     /// # Errors
     /// The library is missing or can't be used, a model is not one or is not as its manifest says, or the
     /// system refused a thread.
+    ///
+    /// # Panics
+    /// When `frames` is not as long as `models`.
     pub fn open(
         settings: &Settings<'_>,
         models: &[Model],
         frames: &[Vec<FrameSize>],
         waker: &Waker,
     ) -> Result<Self, InferError> {
+        assert_eq!(models.len(), frames.len(), "frames for every model");
         let environment = library::environment(settings.library)?;
         let max_batch = settings.max_batch.clamp(1, MAX_BATCH as u16);
         let mut sessions = Vec::new();

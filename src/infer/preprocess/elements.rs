@@ -7,8 +7,11 @@ use crate::model::{Channels, Input, TensorLayout};
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
-/// Elements made at once: whole vectors, after which the order of channels repeats.
-pub(super) const PERIOD: usize = 3 * BLOCK;
+/// Elements made at once: three vectors, after which the order of channels repeats.
+const PERIOD: usize = 24;
+/// Blocks that make up whole periods.
+pub(super) const PERIOD_BLOCKS: usize = 3;
+const _: () = assert!((PERIOD_BLOCKS * BLOCK).is_multiple_of(PERIOD));
 
 /// element = value * scale + offset in one rounding, for elements that follow each other.
 #[derive(Clone, Debug)]
@@ -47,8 +50,8 @@ impl Affine {
         for (block, values) in blocks.iter_mut().zip(whole) {
             *block = self.made(values);
         }
-        if let Some(values) = last.first() {
-            rest.copy_from_slice(&self.made(values)[..rest.len()]);
+        if !rest.is_empty() {
+            rest.copy_from_slice(&self.made(&last[0])[..rest.len()]);
         }
     }
 }
@@ -103,25 +106,22 @@ impl Elements {
         for plane in 0..self.affine.len() {
             let start = self.line(plane, y) + x * self.pixel();
             let range = start..start + pixels * self.pixel();
-            let pixel = &self.fill[plane..plane + self.pixel()];
+            let values = if self.packed { self.fill } else { [self.fill[plane]; 3] };
             match row {
-                Row::F32(row) => repeat(&mut row[range], pixel, |value| value),
-                Row::F16(row) => repeat(&mut row[range], pixel, f16::from_f32),
-                Row::U8(row) => repeat(&mut row[range], pixel, byte),
+                Row::F32(row) => repeat(&mut row[range], values, self.packed),
+                Row::F16(row) => repeat(&mut row[range], values.map(f16::from_f32), self.packed),
+                Row::U8(row) => repeat(&mut row[range], values.map(byte), self.packed),
             }
         }
     }
 }
 
-/// `pixel` over and over.
-fn repeat<T: Copy>(out: &mut [T], pixel: &[f32], element: impl Fn(f32) -> T) {
-    if let [value] = *pixel {
-        return out.fill(element(value));
-    }
-    for out in out.chunks_exact_mut(pixel.len()) {
-        for (out, value) in out.iter_mut().zip(pixel) {
-            *out = element(*value);
-        }
+/// `pixel` over and over, or just its first channel.
+fn repeat<T: Copy>(out: &mut [T], pixel: [T; 3], packed: bool) {
+    if packed {
+        out.as_chunks_mut().0.fill(pixel);
+    } else {
+        out.fill(pixel[0]);
     }
 }
 

@@ -5,7 +5,11 @@ pub(super) const WEIGHT_BITS: u32 = 15;
 /// Output pixels that one block of the horizontal pass makes; every line is padded to a multiple of it.
 pub(super) const BLOCK: usize = 16;
 /// Bytes that one shuffle sees.
-const WINDOW: usize = 16;
+pub(super) const WINDOW: usize = 16;
+/// Most bytes from one sample to the next.
+pub(super) const MAX_STEP: usize = 4;
+/// Bytes in which the windows of a pixel's two samples lie.
+pub(super) const TOUCHED: usize = WINDOW + MAX_STEP;
 /// A shuffle index that gives zero.
 const NOTHING: u8 = 0x80;
 
@@ -79,7 +83,7 @@ impl Columns {
             columns.weights.push(weights);
             for index in 0..count {
                 let (low, high) = (window(2 * block, index), window(2 * block + 1, index));
-                columns.reach = columns.reach.max(low.0.max(high.0) + step + WINDOW);
+                columns.reach = columns.reach.max(low.0.max(high.0) + TOUCHED);
                 columns.shuffles.push(Shuffle { start: [low.0, high.0], mask: [low.1, high.1] });
             }
         }

@@ -3,8 +3,8 @@
 
 use super::Row;
 use super::color::{Block, Coefficients, Mixer, VALUE_BITS, between};
-use super::elements::{Elements, PERIOD};
-use super::grid::{BLOCK, Columns, Grid, Shuffle, Tap};
+use super::elements::{Elements, PERIOD_BLOCKS};
+use super::grid::{BLOCK, Columns, Grid, MAX_STEP, Shuffle, TOUCHED, Tap, WINDOW};
 use super::simd::Simd;
 use crate::image::{PixelFormat, Plane};
 use crate::model::{Channels, Placement};
@@ -124,13 +124,13 @@ pub(super) struct Scratch {
 impl Scratch {
     /// Grows to what `plan` needs.
     pub(super) fn fit(&mut self, plan: &Plan, elements: &Elements) {
-        // Elements are made a period of three blocks at a time, also of a line of one channel.
-        let blocks = plan.blocks().max(self.packed.len()).next_multiple_of(PERIOD / BLOCK);
+        // Elements are made a period at a time, and a line's last period may go beyond its end.
+        let blocks = plan.blocks().max(self.packed.len()).next_multiple_of(PERIOD_BLOCKS);
         for line in self.lines.iter_mut().flatten().chain(&mut self.planar) {
             line.resize(blocks, [0; BLOCK]);
         }
         self.packed.resize(blocks, [0; 3 * BLOCK]);
-        self.floats.resize(elements.width.max(8) * 3, 0.0);
+        self.floats.resize(elements.width * elements.channels, 0.0);
         self.tail.resize(plan.reach().max(self.tail.len()), 0);
     }
 }
@@ -222,27 +222,43 @@ fn readable<'a>(row: &'a [u8], offset: usize, reach: usize, tail: &'a mut [u8]) 
     &tail[..reach]
 }
 
-/// Sixteen bytes from `start` on.
-#[inline(always)]
-fn window(row: &[u8], start: usize) -> &[u8; 16] {
-    row[start..].first_chunk().expect("a row is readable as far as its windows reach")
-}
-
 /// One row of samples to one line of the output's width.
 #[inline(always)]
 fn interpolate<S: Simd>(simd: S, columns: &Columns, row: &[u8], line: &mut [Block]) {
+    match columns.step {
+        1 => interpolate_by::<S, 1>(simd, columns, row, line),
+        2 => interpolate_by::<S, 2>(simd, columns, row, line),
+        3 => interpolate_by::<S, 3>(simd, columns, row, line),
+        _ => interpolate_by::<S, MAX_STEP>(simd, columns, row, line),
+    }
+}
+
+/// The same where samples are `STEP` bytes apart.
+#[inline(always)]
+fn interpolate_by<S: Simd, const STEP: usize>(simd: S, columns: &Columns, row: &[u8], line: &mut [Block]) {
     const { assert!(VALUE_BITS == 6) };
     let shuffles = columns.shuffles.chunks_exact(columns.windows.max(1));
     for ((out, weights), shuffles) in line.iter_mut().zip(&columns.weights).zip(shuffles) {
         let (mut a, mut b) = (simd.splat(0), simd.splat(0));
         for Shuffle { start: [low, high], mask } in shuffles {
-            a = simd.or(a, simd.shuffle([window(row, *low), window(row, *high)], mask));
-            let (low, high) = (low + columns.step, high + columns.step);
-            b = simd.or(b, simd.shuffle([window(row, low), window(row, high)], mask));
+            let (low, high) = (touched(row, *low), touched(row, *high));
+            a = simd.or(a, simd.shuffle([window::<0>(low), window::<0>(high)], mask));
+            b = simd.or(b, simd.shuffle([window::<STEP>(low), window::<STEP>(high)], mask));
         }
         let (a, b) = (simd.shift_left_6(a), simd.shift_left_6(b));
         simd.store(between(simd, a, b, simd.load(weights)), out);
     }
+}
+
+/// The bytes from `start` on that a pair of windows lies in.
+#[inline(always)]
+fn touched(row: &[u8], start: usize) -> &[u8; TOUCHED] {
+    row[start..].first_chunk().expect("a row is readable as far as its windows reach")
+}
+
+#[inline(always)]
+fn window<const STEP: usize>(touched: &[u8; TOUCHED]) -> &[u8; WINDOW] {
+    touched[STEP..].first_chunk().expect("no step is larger than the largest")
 }
 
 /// The lines that an output row lies between.

@@ -1,0 +1,315 @@
+//! `ocelli run`: from a board file to a summary.
+
+use crate::cli::{Exit, Failure, VERSION};
+use clap::Args;
+use ocelli::board::{Asked, BackendSpec, Board, Output, OutputTo};
+use ocelli::capture;
+use ocelli::decode::{Decoder, blank_outputs};
+use ocelli::infer::onnxruntime::{self, OnnxRuntime};
+use ocelli::infer::simulated::{self, Simulated};
+use ocelli::infer::{Backend, InferError};
+use ocelli::platform::{Waker, clock, realtime};
+use ocelli::pool::{FrameRef, Pool, PoolError};
+use ocelli::publish::{self, pictures};
+use ocelli::runtime::{self, Finished, Host, Parts, Running};
+use ocelli::sched::Schedule;
+use ocelli::stats::Copies;
+use ocelli::telemetry::{self, End};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+#[derive(Debug, Args)]
+pub(super) struct Run {
+    /// The board file.
+    board: PathBuf,
+    /// Stop after this many seconds of running.
+    #[arg(long = "for", value_name = "SECONDS", value_parser = seconds)]
+    time: Option<Duration>,
+    /// Write one JSON line a frame to a file, or to standard output (-), beside the board's outputs.
+    #[arg(long, value_name = "FILE|-")]
+    results: Option<PathBuf>,
+    /// Write a summary as JSON at the end.
+    #[arg(long, value_name = "FILE")]
+    summary: Option<PathBuf>,
+    /// Write annotated pictures (JPEG) of every stream into a folder, one every few seconds.
+    #[arg(long, value_name = "DIR")]
+    pictures: Option<PathBuf>,
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("{text:?} is not a time in seconds; say for example 20 or 0.5");
+    let seconds: f64 = text.parse().map_err(|_| wrong())?;
+    match Duration::try_from_secs_f64(seconds) {
+        Ok(time) if time > Duration::ZERO => Ok(time),
+        _ => Err(wrong()),
+    }
+}
+
+/// Versions of the libraries that are linked, or that would be loaded.
+pub(super) fn versions() -> Vec<(String, String)> {
+    vec![
+        ("ocelli".to_owned(), VERSION.to_owned()),
+        ("gstreamer".to_owned(), capture::gstreamer_version()),
+        ("onnxruntime-interface".to_owned(), format!("1.{}", onnxruntime::API_VERSION)),
+    ]
+}
+
+impl Run {
+    pub(super) fn act(self) -> Result<(), Failure> {
+        let mut board = Board::load(&self.board)?;
+        board.warnings.iter().for_each(|warning| log::warn!("{warning}"));
+        verify(&board)?;
+        // Before anything is measured: what can't be written at the end should fail now.
+        let summary = self.summary.as_deref().map(create).transpose()?;
+        self.add_results(&mut board)?;
+        let realtime_asked = board.realtime.clone();
+        if let Err(refused) = realtime::probe(&realtime_asked) {
+            match realtime_asked.fifo {
+                Asked::Required => return Err(Failure::new(Exit::Refused, refused)),
+                Asked::Try => log::warn!("{refused}"),
+                Asked::No => return Err(Failure::new(Exit::Config, refused)),
+            }
+        }
+        let board = Arc::new(board);
+        let copies = Arc::new(Copies::default());
+        let waker = Waker::new();
+        let mut backend = open_backend(&board, &waker)?;
+        let accelerator = backend.capabilities().name.clone();
+        let pool = open_pool(&board, backend.capabilities().in_flight)?;
+        let schedule = admit(&board, &pool, backend.as_mut())?;
+        let decoders = board
+            .models
+            .iter()
+            .zip(&backend.capabilities().output_rows)
+            .map(|(model, rows)| Decoder::new(model, rows).map_err(|e| Failure::new(Exit::Data, e)))
+            .collect::<Result<Vec<_>, _>>()?;
+        let outputs = publish::start(&board.outputs, &board, VERSION)
+            .map_err(|error| Failure::new(Exit::CantCreate, error))?;
+        let pictures = self
+            .pictures
+            .as_deref()
+            .map(|folder| pictures::start(folder, &board, &copies, clock::now()))
+            .transpose()
+            .map_err(|error| Failure::new(Exit::CantCreate, error))?;
+
+        let mut versions = versions();
+        versions.push(("backend".to_owned(), accelerator));
+        let sources = board.streams.iter().map(capture::open).collect();
+        let parts = Parts {
+            board: board.clone(),
+            schedule,
+            pool,
+            sources,
+            backend,
+            waker,
+            decoders,
+            outputs,
+            pictures,
+            copies,
+        };
+        let mut running = Running::start(parts)
+            .map_err(|error| Failure::new(Exit::Internal, format!("can't start a thread: {error}")))?;
+        let end = telemetry::watch(&mut running, &board, self.time)
+            .map_err(|error| Failure::new(Exit::Internal, format!("no event loop: {error}")))?;
+        log::info!("{}", said(end));
+        let finished = running.stop().ok_or_else(|| {
+            Failure::new(Exit::Internal, "a thread died; the lines above say where; please report this")
+        })?;
+        report(&finished);
+        if let Some((mut file, path)) = summary {
+            write_summary(&mut file, &finished, &Host { versions })
+                .map_err(|error| Failure::new(Exit::Incomplete, format!("{}: {error}", path.display())))?;
+        }
+        judge(end, &board, &finished)
+    }
+
+    /// Adds the results that the command line asks for to the board's outputs.
+    fn add_results(&self, board: &mut Board) -> Result<(), Failure> {
+        let Some(path) = &self.results else { return Ok(()) };
+        let to = if path.as_os_str() == "-" { OutputTo::Stdout } else { OutputTo::File(path.clone()) };
+        if board.outputs.iter().any(|output| output.to == to) {
+            return Err(Failure::new(
+                Exit::Usage,
+                format!("--results {}: the board writes there already", path.display()),
+            ));
+        }
+        board.outputs.push(Output { name: "results".to_owned(), to });
+        Ok(())
+    }
+}
+
+/// Checks every network's file against its manifest.
+pub(super) fn verify(board: &Board) -> Result<(), Failure> {
+    board.models.iter().try_for_each(|model| {
+        model.verify().map_err(|error| Failure::new(super::exit_of(error.kind()), error))
+    })
+}
+
+fn open_backend(board: &Board, waker: &Waker) -> Result<Box<dyn Backend<FrameRef>>, Failure> {
+    match &board.accelerator.backend {
+        &BackendSpec::Simulated { intercept, slope, jitter, seed, fail_every } => {
+            let blank: Vec<_> = board.models.iter().map(blank_outputs).collect();
+            let settings = simulated::Settings {
+                jitter,
+                seed,
+                fail_every,
+                ..simulated::Settings::linear(intercept, slope)
+            };
+            Ok(Box::new(Simulated::new(settings, board.accelerator.max_batch, blank)))
+        }
+        BackendSpec::OnnxRuntime { library, sessions, threads } => {
+            let settings = onnxruntime::Settings {
+                library: library.as_deref(),
+                sessions: *sessions,
+                threads: *threads,
+                max_batch: board.accelerator.max_batch,
+            };
+            let mut frames = vec![Vec::new(); board.models.len()];
+            for stream in &board.streams {
+                frames[stream.model.index()].push((stream.format, stream.width, stream.height));
+            }
+            match OnnxRuntime::open(&settings, &board.models, &frames, waker) {
+                Ok(backend) => Ok(Box::new(backend)),
+                Err(error) => Err(Failure::new(
+                    match error {
+                        InferError::Unavailable { .. } => Exit::Unavailable,
+                        InferError::Model { .. } => Exit::Data,
+                        InferError::System(_) => Exit::Refused,
+                    },
+                    error,
+                )),
+            }
+        }
+        BackendSpec::TensorRt { .. } => Err(Failure::new(
+            Exit::Unavailable,
+            "accelerator.backend = \"tensorrt\": this build has no TensorRT; use backend = \"onnxruntime\"",
+        )),
+    }
+}
+
+fn open_pool(board: &Board, in_flight: usize) -> Result<Pool, Failure> {
+    let shares = runtime::shares(board, in_flight);
+    let bytes: usize = shares.iter().map(|share| share.slots * share.slot_bytes).sum();
+    log::info!("pool: {} slots, {} MiB", shares.iter().map(|s| s.slots).sum::<usize>(), bytes >> 20);
+    match Pool::new(&shares, board.realtime.lock_memory != Asked::No) {
+        Ok(pool) => Ok(pool),
+        Err(refused @ PoolError::Lock { .. }) if board.realtime.lock_memory == Asked::Try => {
+            log::warn!("{refused}");
+            Pool::new(&shares, false).map_err(|error| Failure::new(Exit::Refused, error))
+        }
+        Err(error) => Err(Failure::new(Exit::Refused, error)),
+    }
+}
+
+fn admit(board: &Board, pool: &Pool, backend: &mut dyn Backend<FrameRef>) -> Result<Schedule, Failure> {
+    log::info!("measuring the accelerator ({}), a few seconds", backend.capabilities().name);
+    let profile = runtime::measure(board, pool, backend).map_err(|why| {
+        Failure::new(Exit::Unavailable, format!("the accelerator can't be measured: {why}"))
+    })?;
+    let schedule = Schedule::admit(board, profile).map_err(|refusal| Failure::new(Exit::Config, refusal))?;
+    log::info!(
+        "admission: the streams need {:.0} % of the accelerator{}",
+        schedule.utilisation() * 100.0,
+        if schedule.is_provisional() { " (provisional: no guarantee)" } else { "" }
+    );
+    for (stream, admitted) in board.streams.iter().zip(schedule.streams()) {
+        if !admitted.served {
+            log::warn!("{}: shed: no room on the accelerator; its frames are counted and dropped", stream.id);
+        }
+    }
+    Ok(schedule)
+}
+
+fn said(end: End) -> String {
+    match end {
+        End::Signal(name) => format!("{name}: stopping"),
+        End::TimeUp => "time is up: stopping".to_owned(),
+        End::AllEnded => "all videos have ended: stopping".to_owned(),
+        End::NoneOpened => "not one camera could be opened: stopping".to_owned(),
+        End::Broken => "a thread has died: stopping".to_owned(),
+    }
+}
+
+fn report(finished: &Finished) {
+    let total = finished.total();
+    let latency = finished.latency();
+    let millis =
+        |d: Option<Duration>| d.map_or("-".to_owned(), |d| format!("{:.1} ms", d.as_secs_f64() * 1e3));
+    log::info!(
+        "captured {} = met {} + late {} + dropped {} + in flight {}; latency p50 {}, p99.9 {}, max {}",
+        total.captured,
+        total.met,
+        total.late,
+        total.dropped_total(),
+        total.in_flight,
+        millis(latency.quantile(0.5)),
+        millis(latency.quantile(0.999)),
+        millis(latency.max()),
+    );
+    for name in finished.down() {
+        log::warn!("{name} is down at the end");
+    }
+    for name in &finished.stuck {
+        log::warn!("{name}: its capture thread did not stop; its last frames may be missing from the ledger");
+    }
+    for output in finished.outputs() {
+        if let Some(error) = &output.error {
+            log::warn!(
+                "output {}: {error}; {} results written, {} lost",
+                output.name,
+                output.written,
+                output.lost
+            );
+        }
+    }
+    if let Some(pictures) = finished.pictures() {
+        log::info!("pictures: {} written, {} skipped", pictures.written, pictures.skipped);
+        if let Some(error) = &pictures.error {
+            log::warn!("pictures: {error}; {} failed", pictures.failed);
+        }
+    }
+}
+
+/// The exit code that a run deserves.
+fn judge(end: End, board: &Board, finished: &Finished) -> Result<(), Failure> {
+    if end == End::Broken {
+        return Err(Failure::new(Exit::Internal, "a thread died; please report this"));
+    }
+    if end == End::NoneOpened {
+        return Err(Failure::new(Exit::Unavailable, "not one camera could be opened; see above"));
+    }
+    // Who reads a socket may come and go; a file must hold everything.
+    let outputs = board.outputs.iter().zip(finished.outputs());
+    let mut incomplete: Vec<&str> = outputs
+        .filter(|(output, report)| report.lost > 0 && !matches!(output.to, OutputTo::Socket(_)))
+        .map(|(output, _)| output.name.as_str())
+        .collect();
+    if finished.pictures().is_some_and(|pictures| pictures.failed > 0) {
+        incomplete.push("pictures");
+    }
+    if incomplete.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::new(Exit::Incomplete, format!("incomplete outputs: {}", incomplete.join(", "))))
+}
+
+fn create(path: &Path) -> Result<(std::fs::File, PathBuf), Failure> {
+    match std::fs::File::create(path) {
+        Ok(file) => Ok((file, path.to_owned())),
+        Err(error) => Err(Failure::new(
+            Exit::CantCreate,
+            format!(
+                "--summary {}: {error}; name a file in a folder that exists and may be written",
+                path.display()
+            ),
+        )),
+    }
+}
+
+fn write_summary(file: &mut std::fs::File, finished: &Finished, host: &Host) -> std::io::Result<()> {
+    use std::io::Write;
+    serde_json::to_writer_pretty(&mut *file, &finished.to_json(host))?;
+    file.write_all(b"\n")?;
+    file.sync_all()
+}

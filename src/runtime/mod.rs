@@ -1,0 +1,337 @@
+//! The heart on real threads and the real clock.
+//!
+//! ```text
+//! cap-<stream>  ->  exec  ->  backend  ->  exec  ->  pub  ->  sink-<name>
+//!                    ^-------------- facts -----------'
+//! ```
+//!
+//! Every arrow is a bounded ring with one writer and one reader. After start no thread here takes a lock,
+//! allocates or logs for a frame.
+
+mod capture;
+mod exec;
+mod profile;
+mod publisher;
+mod summary;
+
+pub use profile::measure;
+pub use summary::{Finished, Host};
+
+use crate::board::Board;
+use crate::capture::{Resources, Source};
+use crate::decode::Decoder;
+use crate::infer::Backend;
+use crate::job::Batch;
+use crate::pipeline::{BatchTotals, Pipeline};
+use crate::platform::{Waker, clock};
+use crate::pool::{FrameRef, Pool, ShareSpec};
+use crate::publish::pictures::{Painter, Pictures};
+use crate::publish::{Outlet, Sinks};
+use crate::ring::{Receiver, Sender, ring};
+use crate::sched::{Schedule, queue_depth};
+use crate::stats::{Copies, Histogram, Ledger};
+use crate::stream::{StreamId, StreamState};
+use crate::time::Instant;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
+
+/// Batches beside those at the accelerator: one being decoded, one being filled.
+const SPARE_BATCHES: usize = 2;
+/// How long the start waits for cameras to open; those that need longer join when they are ready.
+const OPENING: Duration = Duration::from_secs(10);
+/// How long a stop waits for a thread beyond what its work may take.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Slots that each stream needs: what its source holds, what waits, what is at the accelerator or being
+/// decoded.
+#[must_use]
+pub fn shares(board: &Board, max_in_flight: usize) -> Vec<ShareSpec> {
+    board
+        .streams
+        .iter()
+        .map(|stream| ShareSpec {
+            slots: crate::capture::slots_needed(&stream.source)
+                + queue_depth(stream)
+                + max_in_flight
+                + SPARE_BATCHES,
+            slot_bytes: crate::capture::slot_bytes(stream),
+        })
+        .collect()
+}
+
+/// Everything a run consists of.
+pub struct Parts {
+    /// The board.
+    pub board: Arc<Board>,
+    /// Its admission.
+    pub schedule: Schedule,
+    /// Memory for the frames, with a share a stream.
+    pub pool: Pool,
+    /// A source a stream, not open yet.
+    pub sources: Vec<Box<dyn Source>>,
+    /// The accelerator.
+    pub backend: Box<dyn Backend<FrameRef>>,
+    /// Wakes the exec thread; the backend has a clone of it.
+    pub waker: Waker,
+    /// A decoder a model.
+    pub decoders: Vec<Decoder>,
+    /// Where results go.
+    pub outputs: (Vec<Outlet>, Sinks),
+    /// Annotated pictures, where asked for.
+    pub pictures: Option<(Pictures, Painter)>,
+    /// Copied bytes, counted by whoever copies.
+    pub copies: Arc<Copies>,
+}
+
+/// What threads tell each other beside the frames.
+#[derive(Debug, Default)]
+struct Flags {
+    /// Cameras: come to an end.
+    stop: AtomicBool,
+    /// Exec: all cameras have ended, settle what is left.
+    drain: AtomicBool,
+    /// Publisher: nothing more will come.
+    last: AtomicBool,
+    /// Sources whose first opening has succeeded or failed.
+    tried: AtomicUsize,
+    /// Sources whose first opening has failed.
+    refused: AtomicUsize,
+    /// Captures that have ended, for good.
+    ended: AtomicUsize,
+    /// The instant from which releases count.
+    began: OnceLock<Instant>,
+}
+
+/// A view of a run in progress.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// Per stream: where its frames ended, its state, its largest latency.
+    pub streams: Vec<(Ledger, StreamState, Option<Duration>)>,
+    /// All streams' latencies.
+    pub latency: Histogram,
+    /// What the accelerator did.
+    pub batches: (u64, u64, u64),
+}
+
+/// A run in progress.
+pub struct Running {
+    board: Arc<Board>,
+    flags: Arc<Flags>,
+    waker: Waker,
+    publisher_waker: Waker,
+    captures: Vec<JoinHandle<()>>,
+    exec: JoinHandle<(Pipeline<FrameRef>, Box<dyn Backend<FrameRef>>)>,
+    publisher: JoinHandle<()>,
+    sinks: Sinks,
+    painter: Option<Painter>,
+    asked: Sender<Box<Snapshot>>,
+    answered: Receiver<Box<Snapshot>>,
+    copies: Arc<Copies>,
+    began: Instant,
+}
+
+impl Running {
+    /// Starts all threads, waits until every camera is open or has failed once, and lets the run begin.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn start(parts: Parts) -> std::io::Result<Self> {
+        let Parts { board, schedule, pool, sources, backend, waker, decoders, outputs, pictures, copies } =
+            parts;
+        let (outlets, sinks) = outputs;
+        let (pictures, painter) = pictures.unzip();
+        let flags = Arc::new(Flags::default());
+        let publisher_waker = Waker::new();
+        let in_flight = backend.capabilities().in_flight;
+        let batches: Vec<Box<Batch<FrameRef>>> =
+            (0..in_flight + SPARE_BATCHES).map(|_| backend.capabilities().new_batch()).collect();
+        let periods = schedule.streams().iter().map(|s| (s.period, s.latency_bound)).collect();
+        let start = clock::now();
+        let heart = Pipeline::new(start, &board, schedule, batches, in_flight);
+
+        let mut captures = Vec::with_capacity(sources.len());
+        let mut arrivals = Vec::with_capacity(sources.len());
+        for (index, source) in sources.into_iter().enumerate() {
+            let stream = &board.streams[index];
+            let (to_exec, from_capture) = ring::<_, { capture::RING }>();
+            arrivals.push(from_capture);
+            let share = pool.share(StreamId(index as u16));
+            let resources = Resources { share, copies: copies.clone(), start };
+            let camera = capture::Camera::new(
+                stream.id.clone(),
+                source,
+                resources,
+                to_exec,
+                waker.clone(),
+                flags.clone(),
+            );
+            let realtime = board.realtime.clone();
+            captures.push(thread(&format!("cap-{}", stream.id), move || camera.run(&realtime))?);
+        }
+        let (to_publisher, for_publisher) = ring::<_, { publisher::RING }>();
+        let (facts, from_publisher) = ring::<_, { exec::FACTS }>();
+        let (asked, questions) = ring::<_, 4>();
+        let (answers, answered) = ring::<_, 4>();
+
+        let publisher = publisher::Publisher::new(
+            periods,
+            decoders,
+            outlets,
+            pictures,
+            for_publisher,
+            facts,
+            waker.clone(),
+        );
+        let publisher = {
+            let (wake, flags, realtime) = (publisher_waker.clone(), flags.clone(), board.realtime.clone());
+            thread("pub", move || publisher.run(&wake, &flags, &realtime))?
+        };
+        let exec = exec::Exec {
+            heart,
+            backend,
+            arrivals,
+            to_publisher,
+            from_publisher,
+            publisher: publisher_waker.clone(),
+            held: None,
+            questions,
+            answers,
+        };
+        let exec = {
+            let (wake, flags, realtime) = (waker.clone(), flags.clone(), board.realtime.clone());
+            thread("exec", move || exec.run(&wake, &flags, &realtime))?
+        };
+
+        let patience = start + OPENING;
+        while flags.tried.load(Ordering::Acquire) < captures.len() && clock::now() < patience {
+            clock::sleep_until(clock::now() + Duration::from_millis(2));
+        }
+        let began = *flags.began.get_or_init(clock::now);
+        Ok(Self {
+            board,
+            flags,
+            waker,
+            publisher_waker,
+            captures,
+            exec,
+            publisher,
+            sinks,
+            painter,
+            asked,
+            answered,
+            copies,
+            began,
+        })
+    }
+
+    /// Whether not one camera could be opened.
+    #[must_use]
+    pub fn none_opened(&self) -> bool {
+        self.flags.refused.load(Ordering::Acquire) == self.captures.len()
+    }
+
+    /// Whether every camera has come to an end that its board allows.
+    #[must_use]
+    pub fn all_ended(&self) -> bool {
+        self.flags.ended.load(Ordering::Acquire) == self.captures.len()
+    }
+
+    /// Whether a thread that everything depends on has died.
+    #[must_use]
+    pub fn is_broken(&self) -> bool {
+        self.exec.is_finished() || self.publisher.is_finished()
+    }
+
+    /// When the run began: after all cameras were open, or had failed once.
+    #[must_use]
+    pub fn began(&self) -> Instant {
+        self.began
+    }
+
+    /// An empty view to be filled by [`Running::ask`].
+    #[must_use]
+    pub fn new_snapshot(&self) -> Box<Snapshot> {
+        Box::new(Snapshot {
+            streams: vec![(Ledger::default(), StreamState::Starting, None); self.board.streams.len()],
+            latency: Histogram::default(),
+            batches: (0, 0, 0),
+        })
+    }
+
+    /// Asks the exec thread to fill `snapshot`; it comes back through [`Running::answer`].
+    pub fn ask(&mut self, snapshot: Box<Snapshot>) {
+        if self.asked.enqueue(snapshot).is_ok() {
+            self.waker.wake();
+        }
+    }
+
+    /// A view asked for earlier.
+    pub fn answer(&mut self) -> Option<Box<Snapshot>> {
+        self.answered.dequeue()
+    }
+
+    /// Ends the cameras, lets what is on its way arrive, and settles the rest. Takes a bounded time whatever
+    /// hangs; a camera thread that does not come back is named in [`Finished::stuck`].
+    pub fn stop(self) -> Option<Finished> {
+        let ended = clock::now();
+        self.flags.stop.store(true, Ordering::Release);
+        let mut stuck = Vec::new();
+        let patience = clock::now() + PATIENCE;
+        for (stream, camera) in self.board.streams.iter().zip(self.captures) {
+            if !join_by(camera, patience) {
+                stuck.push(stream.id.clone());
+            }
+        }
+        self.flags.drain.store(true, Ordering::Release);
+        self.waker.wake();
+        let (heart, backend) = self.exec.join().ok()?;
+        self.flags.last.store(true, Ordering::Release);
+        self.publisher_waker.wake();
+        self.publisher.join().ok()?;
+        let outputs = self.sinks.finish(crate::publish::PATIENCE);
+        let pictures = self.painter.map(|painter| painter.finish(crate::publish::PATIENCE));
+        // Last of all: the backend's threads may still hold frames.
+        drop(backend);
+        Some(Finished::new(
+            self.board,
+            heart,
+            &self.copies,
+            outputs,
+            pictures,
+            ended.since(self.began),
+            stuck,
+        ))
+    }
+}
+
+/// Waits for a thread until `patience`; whether it ended.
+fn join_by(thread: JoinHandle<()>, patience: Instant) -> bool {
+    while !thread.is_finished() {
+        if clock::now() >= patience {
+            return false;
+        }
+        clock::sleep_until(clock::now() + Duration::from_millis(1));
+    }
+    thread.join().is_ok()
+}
+
+fn thread<T: Send + 'static>(
+    name: &str,
+    run: impl FnOnce() -> T + Send + 'static,
+) -> std::io::Result<JoinHandle<T>> {
+    // The kernel shows 15 bytes of a thread's name.
+    let shown: heapless::String<15> = crate::job::bounded(name);
+    Builder::new().name(shown.as_str().to_owned()).spawn(run)
+}
+
+/// Fills a view from the heart: a few hundred nanoseconds a stream.
+fn fill(snapshot: &mut Snapshot, heart: &Pipeline<FrameRef>, all: &Histogram) {
+    for (view, totals) in snapshot.streams.iter_mut().zip(heart.totals()) {
+        *view = (totals.ledger, totals.state, totals.latency.max());
+    }
+    snapshot.latency.copy_from(all);
+    let BatchTotals { batches, jobs, faults, .. } = heart.batches();
+    snapshot.batches = (*batches, *jobs, *faults);
+}

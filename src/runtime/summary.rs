@@ -1,0 +1,212 @@
+//! What a run amounts to: the ledger of every stream, latencies, copies, losses.
+
+use crate::board::Board;
+use crate::job::DropReason;
+use crate::pipeline::{Pipeline, StreamTotals};
+use crate::platform::clock;
+use crate::pool::FrameRef;
+use crate::publish::SinkReport;
+use crate::publish::pictures::PicturesReport;
+use crate::stats::{Copies, CopyStage, Histogram, Ledger};
+use crate::stream::StreamState;
+use serde_json::{Map, Value, json};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Schema version of the summary.
+const VERSION: u32 = 1;
+
+/// Versions of what a run stood on.
+#[derive(Clone, Debug)]
+pub struct Host {
+    /// Name and version of each part.
+    pub versions: Vec<(String, String)>,
+}
+
+/// A run that has ended.
+pub struct Finished {
+    board: Arc<Board>,
+    streams: Vec<StreamTotals>,
+    utilisation: f64,
+    provisional: bool,
+    batches: crate::pipeline::BatchTotals,
+    last_fault: Option<String>,
+    copied: Vec<(CopyStage, u64)>,
+    outputs: Vec<SinkReport>,
+    pictures: Option<PicturesReport>,
+    duration: Duration,
+    /// Cameras whose thread did not come back; their last frames may be missing here.
+    pub stuck: Vec<String>,
+}
+
+impl Finished {
+    pub(super) fn new(
+        board: Arc<Board>,
+        heart: Pipeline<FrameRef>,
+        copies: &Copies,
+        outputs: Vec<SinkReport>,
+        pictures: Option<PicturesReport>,
+        duration: Duration,
+        stuck: Vec<String>,
+    ) -> Self {
+        Self {
+            streams: heart.totals().cloned().collect(),
+            utilisation: heart.schedule().utilisation(),
+            provisional: heart.schedule().is_provisional(),
+            batches: heart.batches().clone(),
+            last_fault: heart.last_fault().map(|fault| fault.as_str().to_owned()),
+            copied: CopyStage::ALL.into_iter().map(|stage| (stage, copies.bytes(stage))).collect(),
+            board,
+            outputs,
+            pictures,
+            duration,
+            stuck,
+        }
+    }
+
+    /// All streams together.
+    #[must_use]
+    pub fn total(&self) -> Ledger {
+        let mut total = Ledger::default();
+        self.streams.iter().for_each(|stream| total.add(&stream.ledger));
+        total
+    }
+
+    /// Each stream's totals, in the board's order.
+    #[must_use]
+    pub fn streams(&self) -> &[StreamTotals] {
+        &self.streams
+    }
+
+    /// What became of each output, in the board's order.
+    #[must_use]
+    pub fn outputs(&self) -> &[SinkReport] {
+        &self.outputs
+    }
+
+    /// What became of the pictures, where they were asked for.
+    #[must_use]
+    pub fn pictures(&self) -> Option<&PicturesReport> {
+        self.pictures.as_ref()
+    }
+
+    /// Latencies of all streams.
+    #[must_use]
+    pub fn latency(&self) -> Histogram {
+        let mut all = Histogram::default();
+        self.streams.iter().for_each(|stream| all.add(&stream.latency));
+        all
+    }
+
+    /// The summary as JSON.
+    #[must_use]
+    pub fn to_json(&self, host: &Host) -> Value {
+        let streams: Vec<Value> = self
+            .board
+            .streams
+            .iter()
+            .zip(&self.streams)
+            .map(|(stream, totals)| {
+                let mut entry = Map::new();
+                entry.insert("id".into(), json!(stream.id));
+                entry.insert("state".into(), json!(totals.state.as_str()));
+                if !totals.cause.is_empty() {
+                    entry.insert("cause".into(), json!(totals.cause.as_str()));
+                }
+                entry.insert("failures".into(), json!(totals.failures));
+                entry.insert("period_us".into(), json!(micros(stream.period)));
+                entry.insert("latency_bound_us".into(), json!(micros(stream.latency_bound)));
+                entry.extend(account(&totals.ledger, &totals.latency));
+                Value::Object(entry)
+            })
+            .collect();
+        let records_lost: u64 = self.streams.iter().map(|stream| stream.records_lost).sum();
+        let mut results_lost: Map<String, Value> =
+            self.outputs.iter().map(|sink| (sink.name.clone(), json!(sink.lost))).collect();
+        results_lost.insert("order".into(), json!(records_lost));
+        let copied: Map<String, Value> =
+            self.copied.iter().map(|(stage, bytes)| (stage.as_str().into(), json!(bytes))).collect();
+        let versions: Map<String, Value> =
+            host.versions.iter().map(|(name, version)| (name.clone(), json!(version))).collect();
+        json!({
+            "v": VERSION,
+            "board": self.board.name,
+            "hash": self.board.digest,
+            "duration_us": micros(self.duration),
+            "ended_wall_ns": clock::wall(),
+            "admission": {
+                "provisional": self.provisional,
+                "utilisation": rounded(self.utilisation),
+            },
+            "total": Value::Object(account(&self.total(), &self.latency())),
+            "streams": streams,
+            "batches": {
+                "count": self.batches.batches,
+                "jobs": self.batches.jobs,
+                "faults": self.batches.faults,
+                "last_fault": self.last_fault,
+                "service_us": quantiles(&self.batches.service),
+            },
+            "copied_bytes": copied,
+            "copied_bytes_note": "decoder_estimated is an estimate: one frame for each frame that a decoder copies inside",
+            "results_lost": results_lost,
+            "outputs": self.outputs.iter().map(|sink| json!({
+                "name": sink.name,
+                "written": sink.written,
+                "lost": sink.lost,
+                "error": sink.error,
+            })).collect::<Vec<_>>(),
+            "pictures": self.pictures.as_ref().map(|pictures| json!({
+                "written": pictures.written,
+                "skipped": pictures.skipped,
+                "failed": pictures.failed,
+                "error": pictures.error,
+            })),
+            "stuck": self.stuck,
+            "versions": versions,
+        })
+    }
+
+    /// Names of streams that are down at the end, or never came up.
+    #[must_use]
+    pub fn down(&self) -> Vec<&str> {
+        let down = |state| matches!(state, StreamState::Down | StreamState::Starting);
+        let pairs = self.board.streams.iter().zip(&self.streams);
+        pairs.filter(|(_, totals)| down(totals.state)).map(|(stream, _)| stream.id.as_str()).collect()
+    }
+}
+
+fn account(ledger: &Ledger, latency: &Histogram) -> Map<String, Value> {
+    let dropped: Map<String, Value> = DropReason::ALL
+        .into_iter()
+        .filter(|reason| ledger.dropped[reason.index()] > 0)
+        .map(|reason| (reason.as_str().into(), json!(ledger.dropped[reason.index()])))
+        .collect();
+    let mut entry = Map::new();
+    entry.insert("captured".into(), json!(ledger.captured));
+    entry.insert("met".into(), json!(ledger.met));
+    entry.insert("late".into(), json!(ledger.late));
+    entry.insert("dropped".into(), Value::Object(dropped));
+    entry.insert("in_flight".into(), json!(ledger.in_flight));
+    entry.insert("latency_us".into(), quantiles(latency));
+    entry
+}
+
+/// Null where there is nothing to tell.
+fn quantiles(latency: &Histogram) -> Value {
+    let at = |quantile| latency.quantile(quantile).map(micros);
+    json!({
+        "p50": at(0.5),
+        "p99": at(0.99),
+        "p99_9": at(0.999),
+        "max": latency.max().map(micros),
+    })
+}
+
+fn micros(d: Duration) -> u64 {
+    u64::try_from(d.as_micros()).unwrap_or(u64::MAX)
+}
+
+fn rounded(x: f64) -> f64 {
+    (x * 1e4).round() / 1e4
+}

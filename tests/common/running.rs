@@ -1,0 +1,101 @@
+//! A real run inside the test: real threads, a simulated accelerator.
+
+use ocelli::board::{BackendSpec, Board, SourceSpec};
+use ocelli::capture;
+use ocelli::decode::{Decoder, blank_outputs};
+use ocelli::image::PixelFormat;
+use ocelli::infer::Backend;
+use ocelli::infer::simulated::{Settings, Simulated};
+use ocelli::platform::Waker;
+use ocelli::pool::{FrameRef, Pool};
+use ocelli::publish;
+use ocelli::runtime::{self, Finished, Parts, Running, Snapshot};
+use ocelli::sched::Schedule;
+use ocelli::stats::Copies;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// `count` synthetic streams of 30 fps, their phases evenly spread, on a fast accelerator.
+pub fn synthetic(count: usize) -> Board {
+    let period = Duration::from_nanos(33_333_333);
+    let streams = (0..count).map(|index| {
+        let mut stream = super::stream(&format!("s{index}"), period, Duration::from_millis(500));
+        stream.source = SourceSpec::Synthetic {
+            phase: period * index as u32 / count as u32,
+            jitter: Duration::ZERO,
+            seed: index as u64,
+        };
+        (stream.width, stream.height, stream.format) = (64, 48, PixelFormat::Nv12);
+        stream
+    });
+    super::board(streams.collect(), Duration::from_micros(100), Duration::from_micros(100), 8)
+}
+
+/// A run in progress.
+pub struct Run {
+    running: Running,
+    view: Option<Box<Snapshot>>,
+}
+
+/// Starts a board with its own sources, without outputs.
+pub fn start(board: &Board) -> Run {
+    let sources = board.streams.iter().map(capture::open).collect();
+    start_with(board, sources)
+}
+
+/// Starts a board with other sources.
+pub fn start_with(board: &Board, sources: Vec<Box<dyn capture::Source>>) -> Run {
+    let BackendSpec::Simulated { intercept, slope, .. } = board.accelerator.backend else {
+        panic!("a simulated board");
+    };
+    let blank: Vec<_> = board.models.iter().map(blank_outputs).collect();
+    let backend = Simulated::new(Settings::linear(intercept, slope), board.accelerator.max_batch, blank);
+    let backend: Box<dyn Backend<FrameRef>> = Box::new(backend);
+    let rows = &backend.capabilities().output_rows;
+    let decoders =
+        board.models.iter().zip(rows).map(|(model, rows)| Decoder::new(model, rows).expect("a decoder"));
+    let decoders = decoders.collect();
+    let board = Arc::new(board.clone());
+    let parts = Parts {
+        board: board.clone(),
+        schedule: Schedule::admit(&board, super::profile(&board)).expect("admitted"),
+        pool: Pool::new(&runtime::shares(&board, backend.capabilities().in_flight), false).expect("memory"),
+        sources,
+        backend,
+        waker: Waker::new(),
+        decoders,
+        outputs: publish::start(&[], &board, "test").expect("no outputs"),
+        pictures: None,
+        copies: Arc::new(Copies::default()),
+    };
+    let running = Running::start(parts).expect("threads");
+    let view = Some(running.new_snapshot());
+    Run { running, view }
+}
+
+impl Run {
+    /// A fresh view of the run.
+    pub fn look(&mut self) -> &Snapshot {
+        let view = self.view.take().expect("asked one at a time");
+        self.running.ask(view);
+        loop {
+            if let Some(view) = self.running.answer() {
+                return self.view.insert(view);
+            }
+            assert!(!self.running.is_broken(), "a thread has died");
+            std::thread::yield_now();
+        }
+    }
+
+    /// Waits until every stream has captured this many frames.
+    pub fn wait_for_frames(&mut self, frames: u64) {
+        while self.look().streams.iter().any(|(ledger, ..)| ledger.captured < frames) {
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
+    }
+
+    /// Ends the run.
+    pub fn stop(self) -> Finished {
+        self.running.stop().expect("no thread died")
+    }
+}

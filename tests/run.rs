@@ -1,0 +1,542 @@
+//! The whole program, started as a user starts it: real video, real detector, and everything that can break.
+
+use serde_json::Value;
+use std::fmt::Write as _;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// A run that takes longer hangs: many times what the longest here takes on a busy machine.
+const HANG: Duration = Duration::from_secs(120);
+
+const SIMULATED: &str =
+    "[accelerator]\nbackend = \"simulated\"\nmax_batch = 4\nintercept_ms = 1\nslope_ms = 1\n";
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A file that `scripts/setup` provides.
+fn asset(name: &str) -> PathBuf {
+    let path = root().join("assets").join(name);
+    assert!(path.exists(), "{} is not there: run scripts/setup", path.display());
+    path
+}
+
+fn onnxruntime() -> String {
+    let library = asset("onnxruntime/libonnxruntime.so");
+    format!("[accelerator]\nbackend = \"onnxruntime\"\nlibrary = {library:?}\nthreads = 2\nmax_batch = 4\n")
+}
+
+/// A board under test, in a folder of its own.
+struct Bench {
+    dir: TempDir,
+    text: String,
+    streams: usize,
+}
+
+impl Bench {
+    fn new(accelerator: &str) -> Self {
+        let manifest = root().join("models/person-ssdlite.int8.toml");
+        let text = format!("config_version = 1\n{accelerator}[models.person]\nmanifest = {manifest:?}\n");
+        Self { dir: tempfile::tempdir().expect("a temporary folder"), text, streams: 0 }
+    }
+
+    /// Adds a stream `s<n>` of 10 fps; `more` are further keys.
+    fn stream(mut self, source: &str, size: [u32; 2], more: &str) -> Self {
+        let id = self.streams;
+        self.streams += 1;
+        writeln!(
+            self.text,
+            "[[streams]]\nid = \"s{id}\"\nsource = {source}\nperiod_ms = 100\nsize = {size:?}\nformat = \"I420\"\n\
+             latency_bound_ms = 1000\nmodel = \"person\"\n{more}"
+        )
+        .expect("a string");
+        self
+    }
+
+    /// Adds a synthetic stream, which works.
+    fn healthy(self) -> Self {
+        self.stream("{ type = \"synthetic\" }", [64, 48], "")
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let board = self.path("test.toml");
+        std::fs::write(&board, &self.text).expect("a board file");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ocelli"));
+        command.arg("run").arg(board).args(arguments).current_dir(self.dir.path());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    /// Runs for `seconds` with results and summary.
+    fn run(&self, seconds: &str) -> Ran {
+        self.run_with(&["--for", seconds, "--results", "r.jsonl", "--summary", "s.json"])
+    }
+
+    fn run_with(&self, arguments: &[&str]) -> Ran {
+        let output = finish(self.command(arguments).spawn().expect("the program starts"));
+        let read = |name| std::fs::read_to_string(self.path(name)).unwrap_or_default();
+        let ran = Ran {
+            code: output.status.code(),
+            log: String::from_utf8_lossy(&output.stderr).into_owned(),
+            results: read("r.jsonl")
+                .lines()
+                .map(|line| serde_json::from_str(line).expect("a JSON line"))
+                .collect(),
+            summary: serde_json::from_str(&read("s.json")).unwrap_or_default(),
+        };
+        assert!(!ran.log.contains("panicked"), "{}", ran.log);
+        ran
+    }
+}
+
+/// Waits for a program's end; one that hangs is ended and fails the test.
+fn finish(mut child: Child) -> Output {
+    let (mut stdout, mut stderr) = (child.stdout.take(), child.stderr.take());
+    let reader = std::thread::spawn(move || {
+        let mut text = Vec::new();
+        stdout.as_mut().map(|pipe| pipe.read_to_end(&mut text));
+        text
+    });
+    let errors = std::thread::spawn(move || {
+        let mut text = Vec::new();
+        stderr.as_mut().map(|pipe| pipe.read_to_end(&mut text));
+        text
+    });
+    let started = Instant::now();
+    let status = loop {
+        if let Some(status) = child.try_wait().expect("our own child") {
+            break status;
+        }
+        if started.elapsed() > HANG {
+            let _ = child.kill();
+            let errors = errors.join().expect("a reader");
+            panic!("it hangs; it said: {}", String::from_utf8_lossy(&errors));
+        }
+        std::thread::park_timeout(Duration::from_millis(20));
+    };
+    Output { status, stdout: reader.join().expect("a reader"), stderr: errors.join().expect("a reader") }
+}
+
+/// What a run left.
+struct Ran {
+    code: Option<i32>,
+    log: String,
+    results: Vec<Value>,
+    summary: Value,
+}
+
+impl Ran {
+    fn stream(&self, index: usize) -> &Value {
+        &self.summary["streams"][index]
+    }
+
+    /// The exit code, and a summary in which every ledger balances and agrees with the records.
+    fn expect(&self, code: i32) -> &Self {
+        assert_eq!(self.code, Some(code), "{}", self.log);
+        let streams = self.summary["streams"].as_array().unwrap_or_else(|| panic!("a summary: {}", self.log));
+        for stream in streams {
+            balances(stream);
+            if !self.results.is_empty() {
+                let frames = self.frames(stream["id"].as_str().expect("an id"));
+                assert_eq!(frames.len() as u64, count(stream, "captured"), "a record a frame: {stream}");
+                let met = frames.iter().filter(|frame| frame["outcome"] == "met").count() as u64;
+                assert_eq!(met, count(stream, "met"), "{stream}");
+                let sequences: Vec<u64> = frames.iter().map(|frame| count(frame, "sequence")).collect();
+                assert!(sequences.windows(2).all(|pair| pair[0] + 1 == pair[1]), "in order: {sequences:?}");
+            }
+        }
+        balances(&self.summary["total"]);
+        self
+    }
+
+    /// A refusal: the exit code, and words that must be in the message.
+    fn refused(&self, code: i32, words: &[&str]) {
+        assert_eq!(self.code, Some(code), "{}", self.log);
+        for word in words {
+            assert!(self.log.contains(word), "{word:?} is not in: {}", self.log);
+        }
+    }
+
+    /// The stream's frame records, in the order of the file.
+    fn frames(&self, id: &str) -> Vec<&Value> {
+        self.results.iter().filter(|line| line["type"] == "frame" && line["stream"] == id).collect()
+    }
+
+    /// The other stream worked as if nothing had happened.
+    fn healthy(&self, index: usize) -> &Self {
+        let stream = self.stream(index);
+        assert_eq!(stream["state"], "full", "{stream}");
+        assert!(count(stream, "met") >= 10, "{stream}");
+        assert_eq!(stream["failures"], 0, "{stream}");
+        self
+    }
+
+    fn down(&self, index: usize, words: &[&str]) -> &Self {
+        assert_eq!(self.stream(index)["state"], "down", "{}\n{}", self.stream(index), self.log);
+        for word in words {
+            assert!(self.log.contains(word), "{word:?} is not in: {}", self.log);
+        }
+        self
+    }
+}
+
+fn count(value: &Value, key: &str) -> u64 {
+    value[key].as_u64().unwrap_or_else(|| panic!("{key} in {value}"))
+}
+
+fn dropped(stream: &Value) -> u64 {
+    let reasons = stream["dropped"].as_object().expect("reasons");
+    reasons.values().map(|count| count.as_u64().expect("a count")).sum()
+}
+
+fn balances(entry: &Value) {
+    let ended = count(entry, "met") + count(entry, "late") + dropped(entry);
+    assert_eq!(count(entry, "captured"), ended + count(entry, "in_flight"), "{entry}");
+    assert_eq!(count(entry, "in_flight"), 0, "nothing is in flight at the end: {entry}");
+}
+
+fn file(path: &Path) -> String {
+    format!("{{ type = \"file\", path = {path:?} }}")
+}
+
+/// Frame 100 of the pedestrian video, through the whole program, against the reference that NumPy and ONNX
+/// Runtime computed: every box within 3 px and 0.02.
+#[test]
+fn persons_are_found_where_the_reference_finds_them() {
+    let golden: Value =
+        serde_json::from_str(include_str!("data/golden_vtest_100.json")).expect("golden data");
+    let bench = Bench::new(&onnxruntime()).stream(&file(&asset("video/vtest.avi")), [768, 576], "");
+    let ran = bench.run("13");
+    ran.expect(0);
+    // Releases that the source skipped took no picture from the video.
+    let delivered: Vec<&Value> =
+        ran.frames("s0").into_iter().filter(|frame| frame["reason"] != "source_late").collect();
+    let frame = delivered.get(100).unwrap_or_else(|| panic!("only {} frames: {}", delivered.len(), ran.log));
+    let seen = frame["detections"].as_array().unwrap_or_else(|| panic!("a served frame: {frame}"));
+    let expected = golden["int8"].as_array().expect("boxes");
+    assert!(expected.len() >= 4, "the reference sees persons");
+    assert_eq!(seen.len(), expected.len(), "seen {seen:?}, expected {expected:?}");
+    for reference in expected {
+        let close = seen.iter().any(|detection| {
+            let near = |index: usize| {
+                let key = ["x", "y", "w", "h"][index];
+                (detection["box"][index].as_f64().expect("a number")
+                    - reference[key].as_f64().expect("a number"))
+                .abs()
+                    <= 3.0
+            };
+            let score =
+                detection["score"].as_f64().expect("a score") - reference["score"].as_f64().expect("a score");
+            (0..4).all(near) && score.abs() <= 0.02 && detection["label"] == "person"
+        });
+        assert!(close, "no box is close to {reference}: {seen:?}");
+    }
+}
+
+#[test]
+fn pictures_are_written() {
+    let bench = Bench::new(&onnxruntime()).stream(&file(&asset("video/vtest.avi")), [768, 576], "");
+    let ran = bench.run_with(&["--for", "3", "--summary", "s.json", "--pictures", "p"]);
+    ran.expect(0);
+    let pictures: Vec<PathBuf> =
+        std::fs::read_dir(bench.path("p")).expect("a folder").flatten().map(|entry| entry.path()).collect();
+    assert!(!pictures.is_empty(), "{}", ran.log);
+    for picture in pictures {
+        let picture = image::open(&picture).expect("a JPEG");
+        assert_eq!((picture.width(), picture.height()), (768, 576));
+    }
+    assert!(count(&ran.summary["copied_bytes"], "pictures") > 0);
+}
+
+#[test]
+fn a_pipeline_that_errors_is_down_alone() {
+    let source =
+        "{ type = \"pipeline\", description = \"videotestsrc is-live=true ! identity error-after=8\" }";
+    let ran = Bench::new(SIMULATED).healthy().stream(source, [64, 48], "").run("3");
+    ran.expect(0).healthy(0);
+    assert!(count(ran.stream(1), "failures") >= 1, "{}", ran.stream(1));
+    assert!(ran.log.contains("s1: down"), "{}", ran.log);
+}
+
+#[test]
+fn a_pipeline_that_ends_is_reopened_and_its_frames_are_counted() {
+    let source = "{ type = \"pipeline\", description = \"videotestsrc is-live=true num-buffers=8\" }";
+    let ran = Bench::new(SIMULATED).healthy().stream(source, [64, 48], "").run("4");
+    ran.expect(0).healthy(0);
+    assert!(count(ran.stream(1), "captured") >= 8, "{}", ran.stream(1));
+    assert!(count(ran.stream(1), "failures") >= 1, "{}\n{}", ran.stream(1), ran.log);
+}
+
+#[test]
+fn a_pipeline_that_is_none_is_down_with_the_reason() {
+    let source = "{ type = \"pipeline\", description = \"nosuchelement ! fakesink\" }";
+    let ran = Bench::new(SIMULATED).healthy().stream(source, [64, 48], "").run("2");
+    ran.expect(0).healthy(0).down(1, &["nosuchelement"]);
+}
+
+#[test]
+fn garbage_for_a_video_is_down_with_the_reason() {
+    let bench = Bench::new(SIMULATED).healthy();
+    let garbage: Vec<u8> = (0..200_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    std::fs::write(bench.path("garbage.avi"), garbage).expect("a file");
+    let bench = bench.stream("{ type = \"file\", path = \"garbage.avi\" }", [64, 48], "");
+    bench.run("2").expect(0).healthy(0).down(1, &["garbage.avi"]);
+}
+
+#[test]
+fn a_truncated_video_plays_as_far_as_it_goes() {
+    let bench = Bench::new(SIMULATED).healthy();
+    let video = std::fs::read(asset("video/vtest.avi")).expect("the sample video");
+    std::fs::write(bench.path("cut.avi"), &video[..400_000]).expect("a file");
+    let bench = bench.stream("{ type = \"file\", path = \"cut.avi\" }", [768, 576], "");
+    let ran = bench.run("3");
+    ran.expect(0).healthy(0);
+    assert!(count(ran.stream(1), "captured") > 0, "{}", ran.log);
+}
+
+#[test]
+fn a_video_that_vanishes_is_noticed_when_it_is_opened_again() {
+    let bench = Bench::new(SIMULATED).healthy();
+    let video = bench.path("short.avi");
+    std::fs::copy(asset("video/vtest.avi"), &video).expect("a copy");
+    let faults = "faults = { fail_at = 5 }";
+    let bench = bench.stream("{ type = \"file\", path = \"short.avi\" }", [768, 576], faults);
+    let child = bench
+        .command(&["--for", "4", "--results", "r.jsonl", "--summary", "s.json"])
+        .spawn()
+        .expect("the program starts");
+    // As soon as a frame of it is in the results, the video is open.
+    let started = Instant::now();
+    while !std::fs::read_to_string(bench.path("r.jsonl")).unwrap_or_default().contains("\"s1\",\"sequence\"")
+    {
+        assert!(started.elapsed() < HANG, "no frame");
+        std::thread::park_timeout(Duration::from_millis(10));
+    }
+    std::fs::remove_file(&video).expect("removed");
+    let output = finish(child);
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{log}");
+    let summary: Value =
+        serde_json::from_str(&std::fs::read_to_string(bench.path("s.json")).expect("a summary"))
+            .expect("JSON");
+    assert_eq!(summary["streams"][1]["state"], "down", "{log}");
+    assert!(log.contains("short.avi"), "{log}");
+    summary["streams"].as_array().expect("streams").iter().for_each(balances);
+    assert!(count(&summary["streams"][1]["dropped"], "source_down") > 0, "releases while down are counted");
+}
+
+#[test]
+fn without_a_single_camera_it_says_so() {
+    let bench = Bench::new(SIMULATED).stream("{ type = \"file\", path = \"none.avi\" }", [64, 48], "");
+    bench.run("5").refused(69, &["none.avi", "not one camera could be opened"]);
+}
+
+#[test]
+fn a_source_stopped_for_a_second_finds_its_frames_in_the_ledger() {
+    let ran = Bench::new(SIMULATED)
+        .healthy()
+        .stream("{ type = \"synthetic\" }", [64, 48], "faults = { stall_at = 5, stall_ms = 1000 }")
+        .run("3");
+    ran.expect(0).healthy(0);
+    let late = count(&ran.stream(1)["dropped"], "source_late");
+    assert!((9..=10).contains(&late), "a second of 10 fps, less the frame after it: {}", ran.stream(1));
+    let frames = ran.frames("s1");
+    let skipped = frames.iter().filter(|frame| frame["reason"] == "source_late").count() as u64;
+    assert_eq!(skipped, late);
+}
+
+#[test]
+fn a_video_that_may_end_ends_the_run() {
+    let bench = Bench::new(SIMULATED);
+    let description = format!("{{ type = \"file\", path = {:?}, repeat = false }}", asset("video/bikes.mp4"));
+    let mut bench = bench.stream(&description, [640, 272], "");
+    bench.text = bench.text.replace("period_ms = 100", "period_ms = 20");
+    let ran = bench.run_with(&["--summary", "s.json"]);
+    ran.expect(0);
+    assert_eq!(ran.stream(0)["state"], "ended");
+    assert!(count(ran.stream(0), "captured") >= 250, "{}", ran.stream(0));
+}
+
+#[test]
+fn a_model_that_is_empty_or_another_is_refused() {
+    let bench = Bench::new(SIMULATED).healthy();
+    let models = root().join("models");
+    let manifest = std::fs::read_to_string(models.join("person-ssdlite.int8.toml")).expect("a manifest");
+    let original = models.join("person-ssdlite.int8.onnx");
+    let name = "person-ssdlite.int8.onnx";
+    // The manifest leans on another one.
+    let base = format!("{:?}", models.join("base/person-ssdlite.toml"));
+    let manifest = manifest.replace("\"base/person-ssdlite.toml\"", &base);
+    std::fs::write(bench.path("own.toml"), manifest).expect("a manifest");
+    let mut bench = bench;
+    bench.text =
+        bench.text.replace(&format!("{:?}", models.join("person-ssdlite.int8.toml")), "\"own.toml\"");
+
+    std::fs::write(bench.path(name), "").expect("a file");
+    bench.run("1").refused(65, &[name, "empty"]);
+
+    let mut bytes = std::fs::read(&original).expect("the model");
+    bytes[1000] ^= 1;
+    std::fs::write(bench.path(name), bytes).expect("a file");
+    bench.run("1").refused(65, &[name, "sha256"]);
+
+    std::fs::remove_file(bench.path(name)).expect("removed");
+    bench.run("1").refused(66, &[name]);
+}
+
+#[test]
+fn a_missing_library_is_named_with_the_remedy() {
+    let accelerator =
+        "[accelerator]\nbackend = \"onnxruntime\"\nlibrary = \"nowhere/libonnxruntime.so\"\nmax_batch = 4\n";
+    Bench::new(accelerator).healthy().run("1").refused(69, &["nowhere/libonnxruntime.so", "scripts/setup"]);
+}
+
+#[test]
+fn a_backend_that_this_build_lacks_is_named() {
+    let accelerator = "[accelerator]\nbackend = \"tensorrt\"\nmax_batch = 4\n";
+    Bench::new(accelerator).healthy().run("1").refused(69, &["tensorrt"]);
+}
+
+#[test]
+fn a_full_disk_costs_results_and_no_frame() {
+    let bench = Bench::new(SIMULATED).healthy();
+    let ran = bench.run_with(&["--for", "2", "--results", "/dev/full", "--summary", "s.json"]);
+    ran.expect(74).healthy(0);
+    let lost = count(&ran.summary["results_lost"], "results");
+    assert!(lost >= count(ran.stream(0), "captured"), "{}", ran.summary);
+}
+
+#[test]
+fn a_reader_that_stops_reading_costs_results_and_no_frame() {
+    let bench = Bench::new(SIMULATED).healthy();
+    let pipe = bench.path("pipe");
+    let made = Command::new("mkfifo").arg(&pipe).status().expect("mkfifo");
+    assert!(made.success());
+    // Opened for both so that opening waits for nobody; nothing is ever read.
+    let _silent = std::fs::OpenOptions::new().read(true).write(true).open(&pipe).expect("a pipe");
+    let mut bench = bench;
+    bench.text = bench
+        .text
+        .replace("period_ms = 100", "period_ms = 2")
+        .replace("latency_bound_ms = 1000", "latency_bound_ms = 100");
+    let ran = bench.run_with(&["--for", "4", "--results", "pipe", "--summary", "s.json"]);
+    ran.expect(74);
+    assert!(count(ran.stream(0), "met") > 1000, "{}", ran.stream(0));
+    assert!(count(&ran.summary["results_lost"], "results") > 0, "{}", ran.summary);
+}
+
+#[test]
+fn results_go_to_standard_output_and_nothing_else_does() {
+    let bench = Bench::new(SIMULATED).healthy();
+    let output = finish(bench.command(&["--for", "1", "--results", "-"]).spawn().expect("it starts"));
+    assert_eq!(output.status.code(), Some(0));
+    let text = String::from_utf8(output.stdout).expect("text");
+    let lines: Vec<Value> =
+        text.lines().map(|line| serde_json::from_str(line).expect("a JSON line")).collect();
+    assert_eq!(lines[0]["type"], "header");
+    assert!(lines.iter().any(|line| line["type"] == "frame"));
+}
+
+#[test]
+fn outputs_that_cannot_be_created_stop_the_start() {
+    let bench = Bench::new(SIMULATED).healthy();
+    bench.run_with(&["--summary", "no/such/folder.json"]).refused(73, &["no/such/folder.json"]);
+    bench.run_with(&["--results", "no/such/folder.jsonl"]).refused(73, &["no/such/folder.jsonl"]);
+    bench.run_with(&["--pictures", "test.toml"]).refused(73, &["test.toml"]);
+}
+
+#[test]
+fn a_signal_drains_and_summarises() {
+    let bench = Bench::new(SIMULATED).healthy();
+    let child = bench.command(&["--results", "r.jsonl", "--summary", "s.json"]).spawn().expect("it starts");
+    let started = Instant::now();
+    while !std::fs::read_to_string(bench.path("r.jsonl")).unwrap_or_default().contains("\"met\"") {
+        assert!(started.elapsed() < HANG, "no result");
+        std::thread::park_timeout(Duration::from_millis(10));
+    }
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("our own child");
+    let output = finish(child);
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let summary: Value =
+        serde_json::from_str(&std::fs::read_to_string(bench.path("s.json")).expect("a summary"))
+            .expect("JSON");
+    balances(&summary["total"]);
+}
+
+#[test]
+fn critical_streams_that_do_not_fit_are_refused_with_the_number_that_does() {
+    let slow = "[accelerator]\nbackend = \"simulated\"\nmax_batch = 4\nintercept_ms = 0\nslope_ms = 45\n";
+    let critical = "criticality = \"critical\"";
+    let source = "{ type = \"synthetic\" }";
+    let bench = Bench::new(slow)
+        .stream(source, [64, 48], critical)
+        .stream(source, [64, 48], critical)
+        .stream(source, [64, 48], critical);
+    bench.run("1").refused(78, &["2 of 3 critical streams fit", "s2"]);
+    let bench = Bench::new(slow).healthy().healthy().healthy();
+    let ran = bench.run("2");
+    ran.expect(0).healthy(0).healthy(1);
+    assert_eq!(ran.stream(2)["state"], "shed");
+    assert_eq!(count(&ran.stream(2)["dropped"], "shed"), count(ran.stream(2), "captured"));
+    assert!(ran.log.contains("provisional: no guarantee"), "{}", ran.log);
+}
+
+#[test]
+fn a_failing_accelerator_is_in_the_ledger() {
+    let ran = Bench::new(&format!("{SIMULATED}fail_every = 3\n")).healthy().run("3");
+    ran.expect(0);
+    assert!(count(&ran.stream(0)["dropped"], "backend_failed") >= 5, "{}", ran.stream(0));
+    assert!(count(&ran.summary["batches"], "faults") >= 5);
+    assert!(count(ran.stream(0), "met") >= 10, "the others are served: {}", ran.stream(0));
+    let broken = format!("{SIMULATED}fail_every = 1\n");
+    Bench::new(&broken).healthy().run("1").refused(69, &["can't be measured"]);
+}
+
+#[test]
+fn credentials_appear_nowhere() {
+    let source = "{ type = \"uri\", uri = \"rtsp://fred:s3cret@127.0.0.1:9/cam\" }";
+    let ran = Bench::new(SIMULATED).healthy().stream(source, [64, 48], "").run("2");
+    ran.expect(0).healthy(0).down(1, &["127.0.0.1:9"]);
+    let everything = format!("{}{}{:?}", ran.log, ran.summary, ran.results);
+    assert!(!everything.contains("s3cret") && !everything.contains("fred"), "{everything}");
+}
+
+#[test]
+fn wrong_arguments_and_missing_boards_have_their_codes() {
+    let say = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ocelli"));
+        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        finish(command.spawn().expect("it starts"))
+    };
+    assert_eq!(say(&["fly"]).status.code(), Some(64));
+    assert_eq!(say(&["run", "nowhere.toml"]).status.code(), Some(66));
+    assert_eq!(say(&["run", "x.toml", "--for", "soon"]).status.code(), Some(64));
+    let help = say(&["run", "--help"]);
+    assert_eq!(help.status.code(), Some(0));
+    assert!(String::from_utf8_lossy(&help.stdout).contains("--pictures"));
+    let version = say(&["--version"]);
+    assert!(String::from_utf8_lossy(&version.stdout).contains("gstreamer"));
+    let schema: Value = serde_json::from_slice(&say(&["schema"]).stdout).expect("a JSON Schema");
+    assert!(schema["properties"]["streams"].is_object());
+    let shell = say(&["completions", "bash"]);
+    assert!(String::from_utf8_lossy(&shell.stdout).contains("ocelli"));
+}
+
+#[test]
+fn every_board_of_the_project_is_accepted_by_check() {
+    let boards =
+        std::fs::read_dir(root().join("boards")).expect("boards").flatten().map(|entry| entry.path());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ocelli"));
+    command.arg("check").args(boards).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let output = finish(command.spawn().expect("it starts"));
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+}
