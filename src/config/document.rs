@@ -138,8 +138,11 @@ impl<'s> Document<'s> {
         self.reading.texts.first().map(|text| text.name.clone()).unwrap_or_default()
     }
 
+    /// Whether nothing was said about the value at `path`, what it lies in, or what lies in it.
     fn is_sound(&self, path: &KeyPath) -> bool {
-        path.outward().all(|path| !self.flawed.contains(&path))
+        // In the order of paths, what lies within one follows it.
+        let within = self.flawed.range(path..).next().is_some_and(|next| next.is_within(path));
+        !within && path.outward().all(|path| !self.flawed.contains(&path))
     }
 
     fn say(&mut self, path: &KeyPath, message: String) {

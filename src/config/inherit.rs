@@ -11,9 +11,14 @@ use std::collections::btree_map::Entry as Slot;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use toml::de::DeTable;
+use toml_parser::lexer::TokenKind;
 
 /// The key that names the files to inherit from.
 const KEY: &str = "inherit";
+/// Most brackets open at a time.
+const MAX_BRACKETS: usize = 16;
+/// Most dots in a key.
+const MAX_DOTS: usize = 16;
 /// Most files that one file may bring in.
 const MAX_FILES: usize = 64;
 
@@ -128,6 +133,12 @@ impl<'s> Reading<'s> {
     /// The file's own tree; with syntax errors, one a line, there is none.
     fn parse(&mut self, file: usize) -> Option<Node> {
         let text = &self.texts[file].text;
+        if let Some(at) = too_deep(text) {
+            let place = Place { file, start: at, end: at };
+            let message = format!("nested too deeply: more than {MAX_BRACKETS} brackets or {MAX_DOTS} dots");
+            self.say(place, &KeyPath::default(), false, self.kind, message);
+            return None;
+        }
         let (table, errors) = DeTable::parse_recoverable(text);
         if errors.is_empty() {
             return Some(Node::of_table(table.get_ref(), file, 0..0));
@@ -199,6 +210,32 @@ impl<'s> Reading<'s> {
             }
         }
     }
+}
+
+/// Where a text is nested so deeply that trees of it would exhaust the stack: the parser's own limits, 80
+/// brackets around 80 dots each, are too wide for that.
+fn too_deep(text: &str) -> Option<usize> {
+    let (mut brackets, mut dots) = (0_usize, 0);
+    for token in toml_parser::Source::new(text).lex() {
+        match token.kind() {
+            TokenKind::Dot => dots += 1,
+            TokenKind::Whitespace | TokenKind::Atom | TokenKind::BasicString | TokenKind::LiteralString => {}
+            kind => {
+                dots = 0;
+                match kind {
+                    TokenKind::LeftCurlyBracket | TokenKind::LeftSquareBracket => brackets += 1,
+                    TokenKind::RightCurlyBracket | TokenKind::RightSquareBracket => {
+                        brackets = brackets.saturating_sub(1);
+                    }
+                    _ => {}
+                }
+            }
+        }
+        if brackets > MAX_BRACKETS || dots > MAX_DOTS {
+            return Some(token.span().start());
+        }
+    }
+    None
 }
 
 /// Whether an array is one of tables, to which inheriting adds.

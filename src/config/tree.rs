@@ -197,6 +197,11 @@ impl KeyPath {
         self.with(Step::Index(index))
     }
 
+    /// Whether this is `other` or lies in it.
+    pub(super) fn is_within(&self, other: &Self) -> bool {
+        self.0.starts_with(&other.0)
+    }
+
     /// The last key, if it is not followed by a position.
     pub(super) fn last_key(&self) -> Option<&str> {
         match self.0.last() {
