@@ -1,5 +1,7 @@
 //! Board files as people write them: what is taken, and what exactly is said of what is not.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
 #[path = "board/memory.rs"]
 mod memory;
 
@@ -307,6 +309,7 @@ fn credentials_are_never_shown() {
         "{ type = \"file\", path = \"a\", password = \"s3cret\" }",
         "{ type = \"file\", path = \"a\", uri = \"rtsp://joe:s3cret@10.0.0.4/\" }",
         "{ type = \"rtsp://joe:s3cret@10.0.0.4/\" }",
+        "{ type = \"file\", path = \"rtsp://joe:s3cret@10.0.0.4/\" }",
         "{ type = \"uri\", \"rtsp://joe:s3cret@10.0.0.4/\" = 1 }",
         "{ type = \"uri\", uri = \"rtsp://joe:s3cret@10.0.0.4/ }",
     ] {
@@ -314,6 +317,8 @@ fn credentials_are_never_shown() {
         let shown = format!("{problems} {problems:?}");
         hidden.iter().for_each(|secret| assert!(!shown.contains(secret), "{shown}"));
     }
+    let inherit = "inherit = [\"rtsp://joe:s3cret@10.0.0.4/\"]";
+    assert!(!said(inherit).contains("s3cret"), "{}", said(inherit));
     let digest = |password: &str| {
         memory(&format!("{{ type = \"uri\", uri = \"rtsp://joe:{password}@10.0.0.4/a\" }}")).unwrap().digest
     };
@@ -357,6 +362,7 @@ b/board.toml:2:3
         "[streams]",
         "9:1: streams\n    one or more tables are needed here, each begun by [[streams]], not a table",
     );
+    assert!(load(&format!("\u{feff}{HEAD}{FRONT}").replace('\n', "\r\n")).is_ok());
     let newer = format!("{HEAD}{FRONT}").replace("config_version = 1", "config_version = 2");
     assert_eq!(
         said(&newer),

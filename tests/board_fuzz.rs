@@ -1,6 +1,8 @@
 //! Board files and manifests that nobody meant to write: never a panic, every problem has its place, and the
 //! reader takes whatever the schema allows. 200,000 inputs in all.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
 #[path = "board/memory.rs"]
 mod memory;
 
@@ -112,7 +114,10 @@ fn edited(text: &str, edits: &[Edit]) -> String {
             1 => text.insert_str(at, PIECES[*piece]),
             2 => text.replace_range(at..end, PIECES[*piece]),
             3 => text.insert_str(line_end, PIECES[*piece]),
-            _ => text.insert_str(line_end, &text[at..line_end].to_owned()),
+            _ => {
+                let line = text[at..line_end].to_owned();
+                text.insert_str(line_end, &line);
+            }
         }
         text
     })

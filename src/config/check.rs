@@ -4,7 +4,7 @@
 //! is marked as flawed, so that later checks see the whole and stay silent about what was said already.
 
 use super::nearest;
-use super::schema::{Id, Sha256};
+use super::scalar::{integer, real, string};
 use super::tree::{Entry, KeyPath, Node, Text, Value};
 use serde_json::{Map, Value as Json, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,21 +15,6 @@ pub(super) struct Finding {
     /// The problem is the key itself; its value is not shown.
     pub key: Option<super::tree::Place>,
     pub message: String,
-}
-
-/// The patterns that raw forms use: what they accept, in code and in words.
-const PATTERNS: [(&str, fn(&str) -> bool, &str); 2] = [
-    (Id::PATTERN, is_id, "1 to 32 of the characters a-z, 0-9, _ and -"),
-    (Sha256::PATTERN, is_sha256, "64 digits of 0-9 and a-f, as sha256sum prints them"),
-];
-
-fn is_id(text: &str) -> bool {
-    (1..=32).contains(&text.len())
-        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-')
-}
-
-fn is_sha256(text: &str) -> bool {
-    text.len() == 64 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
 
 /// A check under way.
@@ -249,61 +234,6 @@ fn unknown(key: &str, known: &Map<String, Json>, kinds: Option<&Kinds<'_>>) -> S
     }
 }
 
-fn string(text: &str, schema: &Json) -> Result<(), String> {
-    if let Some(least) = schema["minLength"].as_u64()
-        && (text.chars().count() as u64) < least
-    {
-        return Err("must not be empty".into());
-    }
-    if let Some(most) = schema["maxLength"].as_u64()
-        && text.chars().count() as u64 > most
-    {
-        return Err(format!("too long: at most {most} characters"));
-    }
-    if let Some((_, accepts, in_words)) = PATTERNS.iter().find(|(regex, ..)| schema["pattern"] == *regex)
-        && !accepts(text)
-    {
-        return Err(format!("must be {in_words}"));
-    }
-    match text.chars().any(|c| c.is_control() && c != '\n' && c != '\t') {
-        true => Err("must not hold control characters".into()),
-        false => Ok(()),
-    }
-}
-
-fn integer(number: i128, schema: &Json) -> Result<Json, String> {
-    if let Some(only) = schema["const"].as_i64() {
-        return if number == only.into() { Ok(json!(only)) } else { Err(format!("must be {only}")) };
-    }
-    let bound = |key: &str| schema[key].as_f64().map(|bound| bound as i128);
-    match (bound("minimum"), bound("maximum")) {
-        (Some(least), _) if number < least => return Err(out_of_range("too small", schema)),
-        (_, Some(most)) if number > most => return Err(out_of_range("too large", schema)),
-        _ => {}
-    }
-    i64::try_from(number).map(|number| json!(number)).map_err(|_| format!("too large: at most {}", i64::MAX))
-}
-
-fn real(number: f64, schema: &Json) -> Result<Json, String> {
-    if !number.is_finite() {
-        return Err("must be a finite number".into());
-    }
-    match (schema["minimum"].as_f64(), schema["maximum"].as_f64()) {
-        (Some(least), _) if number < least => Err(out_of_range("too small", schema)),
-        (_, Some(most)) if number > most => Err(out_of_range("too large", schema)),
-        _ => Ok(json!(number)),
-    }
-}
-
-fn out_of_range(what: &str, schema: &Json) -> String {
-    match (schema["minimum"].as_f64(), schema["maximum"].as_f64()) {
-        (Some(least), Some(most)) => format!("{what}: {least} to {most} is allowed"),
-        (Some(least), None) => format!("{what}: at least {least}"),
-        (None, Some(most)) => format!("{what}: at most {most}"),
-        (None, None) => what.to_owned(),
-    }
-}
-
 fn wrong_kind(node: &Node, schema: &Json, path: &KeyPath) -> String {
     let needed = match schema["type"].as_str() {
         Some("array") if is_table(&schema["items"]) => {
@@ -403,6 +333,7 @@ fn stand_in(schema: &Json) -> Json {
 
 #[cfg(test)]
 mod tests {
+    use super::super::scalar::PATTERNS;
     use super::*;
 
     /// Every keyword that a raw form's schema uses is one that the check knows, so that the schema which
@@ -443,7 +374,7 @@ mod tests {
                     .for_each(|(key, schema)| keywords_are_known(schema, &format!("{path}.{key}"))),
                 "oneOf" => value.as_array().unwrap().iter().for_each(|s| keywords_are_known(s, path)),
                 "items" | "additionalProperties" | "propertyNames" => keywords_are_known(value, path),
-                "pattern" => assert!(PATTERNS.iter().any(|(regex, ..)| value == regex), "{path}: {value}"),
+                "pattern" => assert!(PATTERNS.iter().any(|p| value == p.regex), "{path}: {value}"),
                 _ => {}
             }
         }

@@ -4,6 +4,7 @@
 //! key that is set twice must be set alike. So the order of files never decides a value.
 
 use super::problem::{Kind, Problem, Problems};
+use super::secret::redact;
 use super::tree::{Entry, KeyPath, Node, Place, Text, Value};
 use super::{MAX_BYTES, Surroundings, nearest};
 use std::collections::BTreeMap;
@@ -249,5 +250,5 @@ fn not_found(surroundings: &dyn Surroundings, path: &Path) -> String {
     let beside = surroundings.neighbours(path);
     let near = nearest(name, beside.iter().map(String::as_str));
     let hint = near.map(|near| format!("; did you mean {near}?")).unwrap_or_default();
-    format!("there is no file {}{hint}", path.display())
+    redact(&format!("there is no file {}{hint}", path.display()))
 }
