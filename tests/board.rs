@@ -429,14 +429,17 @@ fn inheriting_adds() {
 
 #[test]
 fn inheriting_in_conflict_is_refused() {
-    let board =
-        format!("inherit = [\"base.toml\"]\nconfig_version = 1\n[accelerator]\nmax_batch = 8\n{FRONT}");
+    let board = format!(
+        "inherit = [\"base.toml\"]\nconfig_version = 1\n[accelerator]\nmax_batch = 8\nmax_bach = 8\n{FRONT}"
+    );
     assert_eq!(
         said_of(&[("b/board.toml", &board), ("b/base.toml", HEAD), ("b/person.toml", MANIFEST)]).1,
         "\
 b/board.toml:4:13: accelerator.max_batch = 8
     set to something else at b/base.toml:6:13, which is inherited; keep one of both
-1 problem in b/board.toml"
+b/board.toml:5:1: accelerator.max_bach
+    unknown key; did you mean max_batch?
+2 problems in b/board.toml"
     );
     assert_eq!(
         said_of(&[

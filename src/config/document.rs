@@ -23,13 +23,13 @@ impl<'s> Document<'s> {
     /// Reads the file at `path`, and what it inherits. `kind` is what its problems are problems of.
     ///
     /// # Errors
-    /// What can't be read, is not TOML, or is inherited in conflict.
+    /// What can't be read or is not TOML.
     pub fn read(surroundings: &'s dyn Surroundings, path: &Path, kind: Kind) -> Result<Self, Problems> {
         let mut reading = Reading::new(surroundings, &path.display().to_string(), kind);
         let root = reading.read(path, None);
         match root {
             // After a syntax error or a missing file, half of what a check would say were wrong.
-            Some(root) if reading.problems.is_empty() => Ok(Self { reading, root, flawed: BTreeSet::new() }),
+            Some(root) if !reading.incomplete => Ok(Self { reading, root, flawed: BTreeSet::new() }),
             _ => Err(reading.problems),
         }
     }

@@ -29,17 +29,32 @@ pub(super) struct Reading<'s> {
     pub kind: Kind,
     pub texts: Vec<Text>,
     pub problems: Problems,
+    /// Whether a file could not be read or parsed.
+    pub incomplete: bool,
     /// Which file each one is, and where it is inherited from.
     reached: Vec<(PathBuf, Option<String>)>,
 }
 
 impl<'s> Reading<'s> {
     pub fn new(surroundings: &'s dyn Surroundings, file: &str, kind: Kind) -> Self {
-        Self { surroundings, kind, texts: Vec::new(), problems: Problems::of(file), reached: Vec::new() }
+        Self {
+            surroundings,
+            kind,
+            texts: Vec::new(),
+            problems: Problems::of(file),
+            incomplete: false,
+            reached: Vec::new(),
+        }
     }
 
     /// The tree of the file at `path` with all that it inherits; `from` is the place that names it.
     pub fn read(&mut self, path: &Path, from: Option<(Place, &KeyPath)>) -> Option<Node> {
+        let node = self.read_one(path, from);
+        self.incomplete |= node.is_none();
+        node
+    }
+
+    fn read_one(&mut self, path: &Path, from: Option<(Place, &KeyPath)>) -> Option<Node> {
         let identity = self.surroundings.identity(path);
         if let Some((_, first)) = self.reached.iter().find(|(known, _)| *known == identity) {
             let first = match first {
@@ -51,7 +66,7 @@ impl<'s> Reading<'s> {
             return None;
         }
         if self.texts.len() == MAX_FILES {
-            self.refuse(path, from, self.kind, format!("more than {MAX_FILES} files"));
+            self.refuse(path, from, self.kind, format!("more than {MAX_FILES} files are brought in"));
             return None;
         }
         let text = match self.text(path) {
@@ -172,27 +187,20 @@ impl<'s> Reading<'s> {
         names.inspect(|_| drop(table.remove(KEY))).unwrap_or_default()
     }
 
-    /// Adds what `base` says to `node`.
+    /// Adds what `base` says to `node`; in conflict, `node` stays.
     fn merge(&mut self, node: &mut Node, base: Node, path: &KeyPath) {
-        if node.means(&base) && !matches!(node.value, Value::Array(_)) {
-            return;
-        }
         match (&mut node.value, base.value) {
             (Value::Table(own), Value::Table(inherited)) => self.merge_tables(own, inherited, path),
             (Value::Array(own), Value::Array(mut inherited)) if tables(own) && tables(&inherited) => {
                 inherited.append(own);
                 *own = inherited;
             }
-            (own, inherited) => {
-                let base = Node { place: base.place, value: inherited };
-                if (Node { place: node.place, value: std::mem::replace(own, Value::Date) }).means(&base) {
-                    *own = base.value;
-                    return;
-                }
+            (own, inherited) if own.means(&inherited) => {}
+            _ => {
                 let other = self.name_of(base.place);
                 let message =
                     format!("set to something else at {other}, which is inherited; keep one of both");
-                self.say(node.place, path, true, self.kind, message);
+                self.say(node.place, path, node.is_plain(), self.kind, message);
             }
         }
     }
