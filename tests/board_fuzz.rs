@@ -38,6 +38,19 @@ deadline_ms = 100
 cpus = [1, 2]
 "#;
 
+const SMALL: &str = r#"config_version = 1
+accelerator = { backend = "tensorrt", max_batch = 1 }
+models.person.manifest = "person.toml"
+[[streams]]
+id = "front"
+source.type = "synthetic"
+fps = 30
+size = [640, 360]
+format = "NV12"
+latency_bound_ms = 100
+model = "person"
+"#;
+
 const BASE: &str = r#"accelerator.max_batch = 4
 [[outputs]]
 name = "log"
@@ -154,10 +167,11 @@ fn config(cases: u32) -> ProptestConfig {
 #[test]
 fn what_is_changed_here_is_right_before() {
     holds(&memory()).unwrap();
+    holds(&memory().with("board.toml", SMALL)).unwrap();
 }
 
 proptest! {
-    #![proptest_config(config(20_000))]
+    #![proptest_config(config(16_000))]
     #[test]
     fn changed_boards(edits in edits()) {
         let board = holds(&memory().with("board.toml", edited(BOARD, &edits)));
@@ -174,15 +188,15 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(config(20_000))]
+    #![proptest_config(config(14_000))]
     #[test]
     fn changed_manifests(edits in edits()) {
-        let _ = holds(&memory().with("person.toml", edited(MANIFEST, &edits)));
+        let _ = holds(&memory().with("board.toml", SMALL).with("person.toml", edited(MANIFEST, &edits)));
     }
 }
 
 proptest! {
-    #![proptest_config(config(110_000))]
+    #![proptest_config(config(115_000))]
     #[test]
     fn pieces_in_a_heap(pieces in vec(0..PIECES.len(), 0..30)) {
         let text: String = pieces.into_iter().map(|piece| PIECES[piece]).collect();
@@ -191,7 +205,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(config(40_000))]
+    #![proptest_config(config(47_000))]
     #[test]
     fn any_bytes(bytes in vec(any::<u8>(), 0..120)) {
         let _ = holds(&memory().with("board.toml", bytes));
@@ -304,7 +318,7 @@ fn only_the_meaning_is_wrong(memory: &Memory) -> Result<(), TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(config(2_500))]
+    #![proptest_config(config(1_500))]
     #[test]
     fn the_reader_takes_what_the_schema_of_boards_allows(choices in vec(any::<u16>(), 100)) {
         let text = document(&ocelli::board::schema(), choices);
@@ -313,7 +327,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(config(2_500))]
+    #![proptest_config(config(1_500))]
     #[test]
     fn the_reader_takes_what_the_schema_of_manifests_allows(choices in vec(any::<u16>(), 100)) {
         let text = document(&ocelli::model::schema(), choices);
