@@ -1,6 +1,6 @@
 //! A board in words, every resolved value included: what `ocelli check` prints.
 
-use super::{BackendSpec, Board, Faults, Output, OutputTo, SourceSpec, Stream};
+use super::{Asked, BackendSpec, Board, Faults, Output, OutputTo, Realtime, SourceSpec, Stream};
 use crate::stream::Criticality;
 use std::fmt;
 use std::time::Duration;
@@ -29,13 +29,12 @@ impl fmt::Display for Board {
             writeln!(f, "set {}: {}, closed after {}", set.id, members.join(" "), Ms(set.deadline))?;
         }
         self.outputs.iter().try_for_each(|output| writeln!(f, "{output}"))?;
-        let realtime = &self.realtime;
-        write!(f, "realtime: lock_memory {:?}, fifo {:?}", realtime.lock_memory, realtime.fifo)?;
-        writeln!(
-            f,
-            ", cpus {}",
-            if realtime.cpus.is_empty() { "any".into() } else { format!("{:?}", realtime.cpus) }
-        )?;
+        let Realtime { lock_memory, fifo, cpus } = &self.realtime;
+        write!(f, "realtime: lock_memory {lock_memory}, fifo {fifo}, cpus ")?;
+        match cpus.as_slice() {
+            [] => writeln!(f, "any")?,
+            cpus => writeln!(f, "{cpus:?}")?,
+        }
         let platform = &self.platform;
         writeln!(
             f,
@@ -51,6 +50,16 @@ struct Ms(Duration);
 impl fmt::Display for Ms {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ms", self.0.as_nanos() as f64 / 1e6)
+    }
+}
+
+impl fmt::Display for Asked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::No => "no",
+            Self::Try => "try",
+            Self::Required => "required",
+        })
     }
 }
 

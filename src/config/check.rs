@@ -4,7 +4,7 @@
 //! is marked as flawed, so that later checks see the whole and stay silent about what was said already.
 
 use super::nearest;
-use super::schema::{Id, Sha256};
+use super::scalar::{integer, real, string};
 use super::tree::{Entry, KeyPath, Node, Text, Value};
 use serde_json::{Map, Value as Json, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,21 +15,6 @@ pub(super) struct Finding {
     /// The problem is the key itself; its value is not shown.
     pub key: Option<super::tree::Place>,
     pub message: String,
-}
-
-/// The patterns that raw forms use: what they accept, in code and in words.
-const PATTERNS: [(&str, fn(&str) -> bool, &str); 2] = [
-    (Id::PATTERN, is_id, "1 to 32 of the characters a-z, 0-9, _ and -"),
-    (Sha256::PATTERN, is_sha256, "64 digits of 0-9 and a-f, as sha256sum prints them"),
-];
-
-fn is_id(text: &str) -> bool {
-    (1..=32).contains(&text.len())
-        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-')
-}
-
-fn is_sha256(text: &str) -> bool {
-    text.len() == 64 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
 
 /// A check under way.
@@ -49,11 +34,11 @@ impl Check<'_> {
     pub fn value(&mut self, node: &Node, schema: &Json, path: &KeyPath) -> Json {
         let checked = if let Some(words) = words(schema) {
             one_of(node, &words)
-        } else if let Some((tag, kinds)) = kinds(schema) {
-            return self.tagged(node, schema, &tag, &kinds, path);
+        } else if let Some(kinds) = kinds(schema) {
+            return self.tagged(node, schema, &kinds, path);
         } else {
             match (schema["type"].as_str(), &node.value) {
-                (Some("object"), Value::Table(table)) => return self.table(table, schema, &[], path),
+                (Some("object"), Value::Table(table)) => return self.table(table, schema, None, path),
                 (Some("array"), Value::Array(items)) => return self.array(items, schema, path),
                 (Some("string"), Value::String(text)) => {
                     string(text, schema).map(|()| match schema["format"] == "path" {
@@ -92,37 +77,28 @@ impl Check<'_> {
         items.iter().enumerate().map(check).collect()
     }
 
-    /// A table whose keys depend on the word at its key `tag`.
-    fn tagged(
-        &mut self,
-        node: &Node,
-        schema: &Json,
-        tag: &str,
-        kinds: &[(&str, &Json)],
-        path: &KeyPath,
-    ) -> Json {
+    /// A table whose keys depend on the word at one of them.
+    fn tagged(&mut self, node: &Node, schema: &Json, kinds: &Kinds<'_>, path: &KeyPath) -> Json {
         let Value::Table(table) = &node.value else {
             self.find(path, wrong_kind(node, schema, path) + &example(schema, path));
             return stand_in(schema);
         };
-        let words: Vec<&str> = kinds.iter().map(|(word, _)| *word).collect();
-        let Some(entry) = table.get(tag) else {
-            let words = quoted(&words);
-            self.find(
-                &path.key(tag),
-                format!("missing; one of {words} is needed here") + &example(schema, path),
-            );
-            self.flawed.insert(path.clone());
-            return stand_in(schema);
+        let at = path.key(&kinds.tag);
+        let words: Vec<&str> = kinds.branches.iter().map(|(word, _)| *word).collect();
+        let chosen = match table.get(&kinds.tag) {
+            Some(entry) => one_of(&entry.node, &words),
+            None => {
+                Err(format!("missing; one of {} is needed here{}", quoted(&words), example(schema, path)))
+            }
         };
-        match one_of(&entry.node, &words) {
+        match chosen {
             Ok(word) => {
-                let chosen = kinds.iter().find(|(kind, _)| word == *kind);
-                self.table(table, chosen.map_or(schema, |(_, schema)| *schema), kinds, path)
+                let branch = kinds.branches.iter().find(|(kind, _)| word == *kind);
+                self.table(table, branch.map_or(schema, |(_, schema)| schema), Some(kinds), path)
             }
             Err(message) => {
                 // Without the word nothing can be said of the other keys.
-                self.find(&path.key(tag), message);
+                self.find(&at, message);
                 self.flawed.insert(path.clone());
                 stand_in(schema)
             }
@@ -133,7 +109,7 @@ impl Check<'_> {
         &mut self,
         table: &BTreeMap<String, Entry>,
         schema: &Json,
-        kinds: &[(&str, &Json)],
+        kinds: Option<&Kinds<'_>>,
         path: &KeyPath,
     ) -> Json {
         let none = Map::new();
@@ -157,8 +133,10 @@ impl Check<'_> {
         for key in schema["required"].as_array().into_iter().flatten().filter_map(Json::as_str) {
             if !table.contains_key(key) {
                 let property = &known[key];
+                let at = path.key(key);
                 let meaning = property["description"].as_str().map(first_sentence).unwrap_or_default();
-                self.find(&path.key(key), format!("missing. {meaning}") + &example(property, &path.key(key)));
+                let how = header(property, &at).unwrap_or_else(|| example(property, &at));
+                self.find(&at, format!("missing. {meaning}{how}"));
                 out.insert(key.to_owned(), stand_in(property));
             }
         }
@@ -210,19 +188,21 @@ fn words(schema: &Json) -> Option<Vec<&str>> {
     branches.iter().map(|branch| branch["const"].as_str()).collect()
 }
 
-/// The kinds of table that a schema lists, by the word that tells them apart, and the key of that word.
-fn kinds(schema: &Json) -> Option<(String, Vec<(&str, &Json)>)> {
+/// The kinds of table that a schema lists: the key that tells them apart, and each one's word and schema.
+struct Kinds<'a> {
+    tag: String,
+    branches: Vec<(&'a str, &'a Json)>,
+}
+
+fn kinds(schema: &Json) -> Option<Kinds<'_>> {
     let branches = schema["oneOf"].as_array()?;
-    let tag = |branch: &Json| {
-        let properties = branch["properties"].as_object()?;
-        properties.iter().find(|(_, value)| value["const"].is_string()).map(|(key, _)| key.clone())
-    };
-    let key = tag(branches.first()?)?;
-    let kinds = branches
+    let properties = branches.first()?["properties"].as_object()?;
+    let (tag, _) = properties.iter().find(|(_, value)| value["const"].is_string())?;
+    let branches = branches
         .iter()
-        .filter_map(|branch| Some((branch["properties"][&key]["const"].as_str()?, branch)))
+        .filter_map(|branch| Some((branch["properties"][tag]["const"].as_str()?, branch)))
         .collect();
-    Some((key, kinds))
+    Some(Kinds { tag: tag.clone(), branches })
 }
 
 fn one_of(node: &Node, words: &[&str]) -> Result<Json, String> {
@@ -236,14 +216,13 @@ fn one_of(node: &Node, words: &[&str]) -> Result<Json, String> {
     }
 }
 
-fn unknown(key: &str, known: &Map<String, Json>, kinds: &[(&str, &Json)]) -> String {
-    let elsewhere: Vec<&str> = kinds
-        .iter()
-        .filter(|(_, schema)| schema["properties"].get(key).is_some())
-        .map(|(word, _)| *word)
-        .collect();
-    if !elsewhere.is_empty() {
-        return format!("this key is for {} only; take it out here", quoted(&elsewhere));
+fn unknown(key: &str, known: &Map<String, Json>, kinds: Option<&Kinds<'_>>) -> String {
+    if let Some(Kinds { tag, branches }) = kinds {
+        let has = |(_, schema): &&(&str, &Json)| schema["properties"].get(key).is_some();
+        let elsewhere: Vec<&str> = branches.iter().filter(has).map(|(word, _)| *word).collect();
+        if !elsewhere.is_empty() {
+            return format!("this key is for {tag} = {} only; take it out here", quoted(&elsewhere));
+        }
     }
     match nearest(key, known.keys().map(String::as_str)) {
         Some(near) => format!("unknown key; did you mean {near}?"),
@@ -255,69 +234,11 @@ fn unknown(key: &str, known: &Map<String, Json>, kinds: &[(&str, &Json)]) -> Str
     }
 }
 
-fn string(text: &str, schema: &Json) -> Result<(), String> {
-    if let Some(least) = schema["minLength"].as_u64()
-        && (text.chars().count() as u64) < least
-    {
-        return Err("must not be empty".into());
-    }
-    if let Some(most) = schema["maxLength"].as_u64()
-        && text.chars().count() as u64 > most
-    {
-        return Err(format!("too long: at most {most} characters"));
-    }
-    if let Some((_, accepts, in_words)) = PATTERNS.iter().find(|(regex, ..)| schema["pattern"] == *regex)
-        && !accepts(text)
-    {
-        return Err(format!("must be {in_words}"));
-    }
-    match text.chars().any(|c| c.is_control() && c != '\n' && c != '\t') {
-        true => Err("must not hold control characters".into()),
-        false => Ok(()),
-    }
-}
-
-fn integer(number: i128, schema: &Json) -> Result<Json, String> {
-    if let Some(only) = schema["const"].as_i64() {
-        return if number == only.into() { Ok(json!(only)) } else { Err(format!("must be {only}")) };
-    }
-    let bound = |key: &str| schema[key].as_f64().map(|bound| bound as i128);
-    match (bound("minimum"), bound("maximum")) {
-        (Some(least), _) if number < least => return Err(out_of_range("too small", schema)),
-        (_, Some(most)) if number > most => return Err(out_of_range("too large", schema)),
-        _ => {}
-    }
-    i64::try_from(number).map(|number| json!(number)).map_err(|_| out_of_range("too large", schema))
-}
-
-fn real(number: f64, schema: &Json) -> Result<Json, String> {
-    if !number.is_finite() {
-        return Err("must be a finite number".into());
-    }
-    match (schema["minimum"].as_f64(), schema["maximum"].as_f64()) {
-        (Some(least), _) if number < least => Err(out_of_range("too small", schema)),
-        (_, Some(most)) if number > most => Err(out_of_range("too large", schema)),
-        _ => Ok(json!(number)),
-    }
-}
-
-fn out_of_range(what: &str, schema: &Json) -> String {
-    match (schema["minimum"].as_f64(), schema["maximum"].as_f64()) {
-        (Some(least), Some(most)) => format!("{what}: {least} to {most} is allowed"),
-        (Some(least), None) => format!("{what}: at least {least}"),
-        (None, Some(most)) => format!("{what}: at most {most}"),
-        (None, None) => what.to_owned(),
-    }
-}
-
 fn wrong_kind(node: &Node, schema: &Json, path: &KeyPath) -> String {
-    let is_table = |schema: &Json| schema["type"] == "object" || kinds(schema).is_some();
     let needed = match schema["type"].as_str() {
         Some("array") if is_table(&schema["items"]) => {
-            return format!(
-                "one or more tables are needed here, each begun by [[{path}]], not {}",
-                node.kind()
-            );
+            let given = node.kind();
+            return format!("one or more tables are needed here, each begun by [[{path}]], not {given}");
         }
         Some("string") => "a string in quotes",
         Some("integer") => "a whole number",
@@ -327,6 +248,23 @@ fn wrong_kind(node: &Node, schema: &Json, path: &KeyPath) -> String {
         _ => "a table",
     };
     format!("{needed} is needed here, not {}", node.kind())
+}
+
+fn is_table(schema: &Json) -> bool {
+    schema["type"] == "object" || kinds(schema).is_some()
+}
+
+/// How a table that stands by itself begins.
+fn header(schema: &Json, path: &KeyPath) -> Option<String> {
+    match schema["type"] == "array" {
+        _ if schema.get("examples").is_some() => None,
+        true if is_table(&schema["items"]) => Some(format!("; each begins with [[{path}]]")),
+        false if schema["additionalProperties"].is_object() => {
+            Some(format!("; each begins with [{path}.NAME]"))
+        }
+        false if is_table(schema) => Some(format!("; it begins with [{path}]")),
+        _ => None,
+    }
 }
 
 /// `; for example ...`, where the schema has an example.
@@ -354,19 +292,16 @@ fn quoted(words: &[&str]) -> String {
     words.iter().map(|word| format!("\"{word}\"")).collect::<Vec<_>>().join(", ")
 }
 
-/// The first sentence of a description, on one line.
+/// The first sentence of a description, on one line, without its stop.
 fn first_sentence(text: &str) -> String {
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    match line.find(". ") {
-        Some(end) => line[..=end].to_owned(),
-        None => line,
-    }
+    line.split_once(". ").map_or(line.trim_end_matches('.'), |(first, _)| first).to_owned()
 }
 
 /// The plainest value that fits the schema, in place of a wrong one.
 fn stand_in(schema: &Json) -> Json {
-    if let Some((_, kinds)) = kinds(schema) {
-        return kinds.first().map_or(Json::Null, |(_, schema)| stand_in(schema));
+    if let Some(Kinds { branches, .. }) = kinds(schema) {
+        return branches.first().map_or(Json::Null, |(_, schema)| stand_in(schema));
     }
     if let Some(word) = words(schema).and_then(|words| words.first().copied()) {
         return json!(word);
@@ -398,6 +333,7 @@ fn stand_in(schema: &Json) -> Json {
 
 #[cfg(test)]
 mod tests {
+    use super::super::scalar::PATTERNS;
     use super::*;
 
     /// Every keyword that a raw form's schema uses is one that the check knows, so that the schema which
@@ -438,7 +374,7 @@ mod tests {
                     .for_each(|(key, schema)| keywords_are_known(schema, &format!("{path}.{key}"))),
                 "oneOf" => value.as_array().unwrap().iter().for_each(|s| keywords_are_known(s, path)),
                 "items" | "additionalProperties" | "propertyNames" => keywords_are_known(value, path),
-                "pattern" => assert!(PATTERNS.iter().any(|(regex, ..)| value == regex), "{path}: {value}"),
+                "pattern" => assert!(PATTERNS.iter().any(|p| value == p.regex), "{path}: {value}"),
                 _ => {}
             }
         }

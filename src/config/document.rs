@@ -23,13 +23,13 @@ impl<'s> Document<'s> {
     /// Reads the file at `path`, and what it inherits. `kind` is what its problems are problems of.
     ///
     /// # Errors
-    /// What can't be read, is not TOML, or is inherited in conflict.
+    /// What can't be read or is not TOML.
     pub fn read(surroundings: &'s dyn Surroundings, path: &Path, kind: Kind) -> Result<Self, Problems> {
         let mut reading = Reading::new(surroundings, &path.display().to_string(), kind);
         let root = reading.read(path, None);
         match root {
             // After a syntax error or a missing file, half of what a check would say were wrong.
-            Some(root) if reading.problems.is_empty() => Ok(Self { reading, root, flawed: BTreeSet::new() }),
+            Some(root) if !reading.incomplete => Ok(Self { reading, root, flawed: BTreeSet::new() }),
             _ => Err(reading.problems),
         }
     }
@@ -138,8 +138,11 @@ impl<'s> Document<'s> {
         self.reading.texts.first().map(|text| text.name.clone()).unwrap_or_default()
     }
 
+    /// Whether nothing was said about the value at `path`, what it lies in, or what lies in it.
     fn is_sound(&self, path: &KeyPath) -> bool {
-        path.outward().all(|path| !self.flawed.contains(&path))
+        // In the order of paths, what lies within one follows it.
+        let within = self.flawed.range(path..).next().is_some_and(|next| next.is_within(path));
+        !within && path.outward().all(|path| !self.flawed.contains(&path))
     }
 
     fn say(&mut self, path: &KeyPath, message: String) {

@@ -4,6 +4,7 @@
 //! key that is set twice must be set alike. So the order of files never decides a value.
 
 use super::problem::{Kind, Problem, Problems};
+use super::secret::redact;
 use super::tree::{Entry, KeyPath, Node, Place, Text, Value};
 use super::{MAX_BYTES, Surroundings, nearest};
 use std::collections::BTreeMap;
@@ -11,9 +12,14 @@ use std::collections::btree_map::Entry as Slot;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use toml::de::DeTable;
+use toml_parser::lexer::TokenKind;
 
 /// The key that names the files to inherit from.
 const KEY: &str = "inherit";
+/// Most brackets open at a time.
+const MAX_BRACKETS: usize = 16;
+/// Most dots in a key.
+const MAX_DOTS: usize = 16;
 /// Most files that one file may bring in.
 const MAX_FILES: usize = 64;
 
@@ -23,17 +29,32 @@ pub(super) struct Reading<'s> {
     pub kind: Kind,
     pub texts: Vec<Text>,
     pub problems: Problems,
+    /// Whether a file could not be read or parsed.
+    pub incomplete: bool,
     /// Which file each one is, and where it is inherited from.
     reached: Vec<(PathBuf, Option<String>)>,
 }
 
 impl<'s> Reading<'s> {
     pub fn new(surroundings: &'s dyn Surroundings, file: &str, kind: Kind) -> Self {
-        Self { surroundings, kind, texts: Vec::new(), problems: Problems::of(file), reached: Vec::new() }
+        Self {
+            surroundings,
+            kind,
+            texts: Vec::new(),
+            problems: Problems::of(file),
+            incomplete: false,
+            reached: Vec::new(),
+        }
     }
 
     /// The tree of the file at `path` with all that it inherits; `from` is the place that names it.
     pub fn read(&mut self, path: &Path, from: Option<(Place, &KeyPath)>) -> Option<Node> {
+        let node = self.read_one(path, from);
+        self.incomplete |= node.is_none();
+        node
+    }
+
+    fn read_one(&mut self, path: &Path, from: Option<(Place, &KeyPath)>) -> Option<Node> {
         let identity = self.surroundings.identity(path);
         if let Some((_, first)) = self.reached.iter().find(|(known, _)| *known == identity) {
             let first = match first {
@@ -45,7 +66,7 @@ impl<'s> Reading<'s> {
             return None;
         }
         if self.texts.len() == MAX_FILES {
-            self.refuse(path, from, self.kind, format!("more than {MAX_FILES} files"));
+            self.refuse(path, from, self.kind, format!("more than {MAX_FILES} files are brought in"));
             return None;
         }
         let text = match self.text(path) {
@@ -128,6 +149,12 @@ impl<'s> Reading<'s> {
     /// The file's own tree; with syntax errors, one a line, there is none.
     fn parse(&mut self, file: usize) -> Option<Node> {
         let text = &self.texts[file].text;
+        if let Some(at) = too_deep(text) {
+            let place = Place { file, start: at, end: at };
+            let message = format!("nested too deeply: more than {MAX_BRACKETS} brackets or {MAX_DOTS} dots");
+            self.say(place, &KeyPath::default(), false, self.kind, message);
+            return None;
+        }
         let (table, errors) = DeTable::parse_recoverable(text);
         if errors.is_empty() {
             return Some(Node::of_table(table.get_ref(), file, 0..0));
@@ -160,27 +187,20 @@ impl<'s> Reading<'s> {
         names.inspect(|_| drop(table.remove(KEY))).unwrap_or_default()
     }
 
-    /// Adds what `base` says to `node`.
+    /// Adds what `base` says to `node`; in conflict, `node` stays.
     fn merge(&mut self, node: &mut Node, base: Node, path: &KeyPath) {
-        if node.means(&base) && !matches!(node.value, Value::Array(_)) {
-            return;
-        }
         match (&mut node.value, base.value) {
             (Value::Table(own), Value::Table(inherited)) => self.merge_tables(own, inherited, path),
             (Value::Array(own), Value::Array(mut inherited)) if tables(own) && tables(&inherited) => {
                 inherited.append(own);
                 *own = inherited;
             }
-            (own, inherited) => {
-                let base = Node { place: base.place, value: inherited };
-                if (Node { place: node.place, value: std::mem::replace(own, Value::Date) }).means(&base) {
-                    *own = base.value;
-                    return;
-                }
+            (own, inherited) if own.means(&inherited) => {}
+            _ => {
                 let other = self.name_of(base.place);
                 let message =
                     format!("set to something else at {other}, which is inherited; keep one of both");
-                self.say(node.place, path, true, self.kind, message);
+                self.say(node.place, path, node.is_plain(), self.kind, message);
             }
         }
     }
@@ -201,6 +221,32 @@ impl<'s> Reading<'s> {
     }
 }
 
+/// Where a text is nested so deeply that trees of it would exhaust the stack: the parser's own limits, 80
+/// brackets around 80 dots each, are too wide for that.
+fn too_deep(text: &str) -> Option<usize> {
+    let (mut brackets, mut dots) = (0_usize, 0);
+    for token in toml_parser::Source::new(text).lex() {
+        match token.kind() {
+            TokenKind::Dot => dots += 1,
+            TokenKind::Whitespace | TokenKind::Atom | TokenKind::BasicString | TokenKind::LiteralString => {}
+            kind => {
+                dots = 0;
+                match kind {
+                    TokenKind::LeftCurlyBracket | TokenKind::LeftSquareBracket => brackets += 1,
+                    TokenKind::RightCurlyBracket | TokenKind::RightSquareBracket => {
+                        brackets = brackets.saturating_sub(1);
+                    }
+                    _ => {}
+                }
+            }
+        }
+        if brackets > MAX_BRACKETS || dots > MAX_DOTS {
+            return Some(token.span().start());
+        }
+    }
+    None
+}
+
 /// Whether an array is one of tables, to which inheriting adds.
 fn tables(items: &[Node]) -> bool {
     items.iter().all(|item| matches!(item.value, Value::Table(_)))
@@ -212,5 +258,5 @@ fn not_found(surroundings: &dyn Surroundings, path: &Path) -> String {
     let beside = surroundings.neighbours(path);
     let near = nearest(name, beside.iter().map(String::as_str));
     let hint = near.map(|near| format!("; did you mean {near}?")).unwrap_or_default();
-    format!("there is no file {}{hint}", path.display())
+    redact(&format!("there is no file {}{hint}", path.display()))
 }

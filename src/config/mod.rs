@@ -11,6 +11,7 @@ mod check;
 mod document;
 mod inherit;
 mod problem;
+mod scalar;
 mod schema;
 mod secret;
 mod tree;

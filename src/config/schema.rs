@@ -13,12 +13,13 @@ use std::path::PathBuf;
 pub fn schema_of<T: JsonSchema>() -> Json {
     let settings = SchemaSettings::draft07().with(|settings| settings.inline_subschemas = true);
     let mut schema = settings.into_generator().into_root_schema_for::<T>().to_value();
-    without_null(&mut schema);
+    tidy(&mut schema);
     schema
 }
 
-/// An optional field's schema allows null; takes that out, here and below.
-fn without_null(schema: &mut Json) {
+/// Takes out, here and below, the null that an optional field's schema allows, and puts in the bound that a
+/// u32 has (the smaller integers have theirs; TOML's own bound is below that of a u64).
+fn tidy(schema: &mut Json) {
     let is_null = |schema: &Json| schema["type"] == "null";
     if let Json::Object(object) = schema {
         if let Some(Json::Array(types)) = object.get_mut("type") {
@@ -38,12 +39,15 @@ fn without_null(schema: &mut Json) {
                 object.entry(key).or_insert(value);
             });
         }
+        if object.get("format").is_some_and(|format| format == "uint32") {
+            object.entry("maximum").or_insert(u32::MAX.into());
+        }
         if object.get("default") == Some(&Json::Null) {
             object.remove("default");
         }
-        object.values_mut().for_each(without_null);
+        object.values_mut().for_each(tidy);
     } else if let Json::Array(items) = schema {
-        items.iter_mut().for_each(without_null);
+        items.iter_mut().for_each(tidy);
     }
 }
 

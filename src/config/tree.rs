@@ -79,6 +79,26 @@ pub(super) enum Value {
     Table(BTreeMap<String, Entry>),
 }
 
+impl Value {
+    /// Whether both mean the same, wherever they stand.
+    pub fn means(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::String(a), Self::String(b)) => a == b,
+            (Self::Integer(a), Self::Integer(b)) => a == b,
+            (Self::Float(a), Self::Float(b)) => a.total_cmp(b).is_eq(),
+            (Self::Boolean(a), Self::Boolean(b)) => a == b,
+            (Self::Array(a), Self::Array(b)) => {
+                a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.value.means(&b.value))
+            }
+            (Self::Table(a), Self::Table(b)) => {
+                a.len() == b.len()
+                    && a.iter().zip(b).all(|((i, a), (k, b))| i == k && a.node.value.means(&b.node.value))
+            }
+            _ => false,
+        }
+    }
+}
+
 /// A value in a table, with the place of its key.
 #[derive(Debug)]
 pub(super) struct Entry {
@@ -109,23 +129,6 @@ impl Node {
             DeValue::Table(table) => return Self::of_table(table, file, span),
         };
         Self { place, value }
-    }
-
-    /// Whether both mean the same, wherever they stand.
-    pub fn means(&self, other: &Self) -> bool {
-        match (&self.value, &other.value) {
-            (Value::String(a), Value::String(b)) => a == b,
-            (Value::Integer(a), Value::Integer(b)) => a == b,
-            (Value::Float(a), Value::Float(b)) => a.total_cmp(b).is_eq(),
-            (Value::Boolean(a), Value::Boolean(b)) => a == b,
-            (Value::Array(a), Value::Array(b)) => {
-                a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.means(b))
-            }
-            (Value::Table(a), Value::Table(b)) => {
-                a.len() == b.len() && a.iter().zip(b).all(|((i, a), (k, b))| i == k && a.node.means(&b.node))
-            }
-            _ => false,
-        }
     }
 
     /// The value at `path` and `true`, or what it would stand in, as far as the path leads, and `false`.
@@ -195,6 +198,11 @@ impl KeyPath {
     #[must_use]
     pub fn index(&self, index: usize) -> Self {
         self.with(Step::Index(index))
+    }
+
+    /// Whether this is `other` or lies in it.
+    pub(super) fn is_within(&self, other: &Self) -> bool {
+        self.0.starts_with(&other.0)
     }
 
     /// The last key, if it is not followed by a position.

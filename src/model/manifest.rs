@@ -336,7 +336,7 @@ fn decoder(document: &mut Document<'_>, raw: RawDecoder, input: &Input, at: &Key
             }
         }
         RawDecoder::Yolo { output, head, score_threshold, iou_threshold, candidates } => {
-            let whole = input.width % YOLOX_STRIDE == 0 && input.height % YOLOX_STRIDE == 0;
+            let whole = [input.width, input.height].iter().all(|edge| edge.is_multiple_of(YOLOX_STRIDE));
             if head == YoloHead::Yolox && !whole {
                 let size = KeyPath::default().key("input").key("size");
                 let message = format!("a yolox head needs multiples of {YOLOX_STRIDE}");
