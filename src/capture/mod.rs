@@ -117,9 +117,7 @@ pub fn open(stream: &Stream) -> Box<dyn Source> {
         SourceSpec::Synthetic { phase, jitter, seed } => {
             Box::new(synthetic::Synthetic::new(stream, *phase, *jitter, *seed))
         }
-        SourceSpec::File { path, repeat, phase } => {
-            Box::new(gst::Replay::new(stream, path, *repeat, *phase))
-        }
+        SourceSpec::File { path, repeat, phase } => Box::new(gst::Replay::new(stream, path, *repeat, *phase)),
         SourceSpec::Uri { uri, latency } => Box::new(gst::Live::from_uri(stream, uri, *latency)),
         SourceSpec::Pipeline { description } => Box::new(gst::Live::from_description(stream, description)),
     };

@@ -128,7 +128,8 @@ fn picture(layout: &ImageLayout, bytes: usize, index: usize) -> Vec<u8> {
         (left..left + (width / 6).max(1)).contains(&x) && (top..top + (height / 3).max(1)).contains(&y)
     };
     // Luma, or a colour's intensity, at a pixel: 16..=144 on the gradient, 235 on the rectangle.
-    let light = |x: usize, y: usize| if inside(x, y) { 235 } else { (16 + 64 * x / width + 64 * y / height) as u8 };
+    let light =
+        |x: usize, y: usize| if inside(x, y) { 235 } else { (16 + 64 * x / width + 64 * y / height) as u8 };
     let chroma = |x: usize, y: usize, along: usize| {
         if inside(x, y) { 128 } else { (96 + 64 * if along == 0 { x } else { y } / width.max(height)) as u8 }
     };

@@ -3,8 +3,8 @@
 //! GStreamer's messages may hold addresses with credentials in them: nothing leaves here unscrubbed.
 
 use crate::capture::SourceError;
-use gstreamer as gst;
 use gst::glib;
+use gstreamer as gst;
 
 /// What a stream is called in its errors.
 #[derive(Clone, Debug)]
@@ -21,6 +21,12 @@ impl Names {
         SourceError::new(format!("stream `{}` ({}): {}", self.stream, self.shown, scrub(what)), remedy)
     }
 
+    /// What a warning means, if it is one that no frame will come after: what was found is not video.
+    pub fn explain_warning(&self, warning: &gst::message::Warning) -> Option<SourceError> {
+        let unlinked = warning.debug().is_some_and(|debug| debug.contains("failed delayed linking"));
+        unlinked.then(|| self.error("there is no video in it", "check which file or address the board names"))
+    }
+
     fn missing(&self, plugin: &str) -> SourceError {
         self.error(
             &format!("no GStreamer plugin here for: {plugin}"),
@@ -33,7 +39,8 @@ impl Names {
     pub fn explain(&self, error: &gst::message::Error, plugin: Option<&str>) -> SourceError {
         let cause = error.error();
         if let Some(plugin) = plugin
-            && (cause.matches(gst::StreamError::CodecNotFound) || cause.matches(gst::CoreError::MissingPlugin))
+            && (cause.matches(gst::StreamError::CodecNotFound)
+                || cause.matches(gst::CoreError::MissingPlugin))
         {
             return self.missing(plugin);
         }
@@ -55,7 +62,8 @@ fn kind(source: &gst::Object) -> String {
 
 /// What the `missing-plugin` message of decodebin says is missing.
 pub fn missing_plugin(structure: &gst::StructureRef) -> Option<String> {
-    (structure.name() == "missing-plugin").then(|| structure.get("name").unwrap_or_else(|_| "a format".into()))
+    (structure.name() == "missing-plugin")
+        .then(|| structure.get("name").unwrap_or_else(|_| "a format".into()))
 }
 
 fn remedy(cause: &glib::Error, what: &str) -> &'static str {
@@ -131,7 +139,10 @@ mod tests {
     #[test]
     fn addresses_lose_all_but_scheme_and_host() {
         for (text, scrubbed) in [
-            ("can't reach rtsp://root:pass@10.0.0.7:554/s?token=1 now", "can't reach rtsp://10.0.0.7:554 now"),
+            (
+                "can't reach rtsp://root:pass@10.0.0.7:554/s?token=1 now",
+                "can't reach rtsp://10.0.0.7:554 now",
+            ),
             ("a http://u:p@a/x, b \"rtsp://u:p/q@b/y\"", "a http://a b \"rtsp://b\""),
             ("file:///media/a.avi is gone", "file:///media/a.avi is gone"),
             ("no address :// at all", "no address :// at all"),

@@ -9,12 +9,12 @@
 #![allow(unsafe_code)] // The allocator's virtual methods and the leased bytes are raw pointers.
 
 use crate::pool::{Lease, Share};
-use gstreamer as gst;
-use gstreamer_video as gst_video;
 use gst::glib;
+use gst::glib::translate::IntoGlibPtr;
 use gst::prelude::*;
 use gst::subclass::prelude::*;
-use gst::glib::translate::IntoGlibPtr;
+use gstreamer as gst;
+use gstreamer_video as gst_video;
 use std::sync::OnceLock;
 
 /// Slots of a share that are never leased to upstream.
