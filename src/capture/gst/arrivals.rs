@@ -36,7 +36,8 @@ impl Arrivals {
     pub fn watch(self: &Arc<Self>, pad: &gst::Pad) {
         let this = self.clone();
         pad.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
-            if this.accept(clock::now()) { gst::PadProbeReturn::Ok } else { gst::PadProbeReturn::Drop }
+            // Not `Drop`: with it, gstreamer-rs 0.25 has the buffer unreferenced twice.
+            if this.accept(clock::now()) { gst::PadProbeReturn::Ok } else { gst::PadProbeReturn::Handled }
         });
     }
 

@@ -21,6 +21,12 @@ impl Names {
         SourceError::new(format!("stream `{}` ({}): {}", self.stream, self.shown, scrub(what)), remedy)
     }
 
+    /// What a warning means, if it is one that no frame will come after: what was found is not video.
+    pub fn explain_warning(&self, warning: &gst::message::Warning) -> Option<SourceError> {
+        let unlinked = warning.debug().is_some_and(|debug| debug.contains("failed delayed linking"));
+        unlinked.then(|| self.error("there is no video in it", "check which file or address the board names"))
+    }
+
     fn missing(&self, plugin: &str) -> SourceError {
         self.error(
             &format!("no GStreamer plugin here for: {plugin}"),

@@ -1,4 +1,4 @@
-//! From a GStreamer sample to a frame: adopted where it lies when that is a slot of ours, else copied into one
+//! From a GStreamer buffer to a frame: adopted where it lies when that is a slot of ours, else copied into one
 //! and counted.
 
 use crate::board::Stream;
@@ -11,6 +11,17 @@ use gst_video::prelude::*;
 use gstreamer as gst;
 use gstreamer_video as gst_video;
 use std::sync::Arc;
+
+/// What arrived in the sink.
+#[derive(Debug)]
+pub struct Picture {
+    /// Its pixels.
+    pub buffer: gst::Buffer,
+    /// What they mean.
+    pub caps: gst::Caps,
+    /// When it was captured, counted from the pipeline's base time; `None` without a timestamp.
+    pub running_time: Option<gst::ClockTime>,
+}
 
 /// The frames of one stream.
 #[derive(Debug)]
@@ -68,15 +79,15 @@ impl Frames {
         Self { share, copies, wanted, decoder_copies: false, agreed: None }
     }
 
-    /// The frame in `sample`.
+    /// The frame of a picture.
     ///
     /// # Errors
     /// `Corrupt` when the decoder marked it so or it is not what was negotiated, `NoSlot` when it had to be
     /// copied and there was no slot.
-    pub fn take(&mut self, sample: &gst::Sample) -> Result<FrameRef, DropReason> {
-        self.agree(sample)?;
+    pub fn take(&mut self, picture: Picture) -> Result<FrameRef, DropReason> {
+        self.agree(&picture.caps)?;
         let agreed = self.agreed.as_ref().ok_or(DropReason::Corrupt)?;
-        let buffer = sample.buffer_owned().ok_or(DropReason::Corrupt)?;
+        let buffer = picture.buffer;
         if buffer.flags().contains(gst::BufferFlags::CORRUPTED) {
             return Err(DropReason::Corrupt);
         }
@@ -89,17 +100,16 @@ impl Frames {
         }
     }
 
-    /// The layout of the sample's frame and who said how its colours are to be read.
-    pub fn describe(&mut self, sample: &gst::Sample) -> Option<(ImageLayout, &'static str)> {
-        self.agree(sample).ok()?;
+    /// The layout of a picture and who said how its colours are to be read.
+    pub fn describe(&mut self, picture: &Picture) -> Option<(ImageLayout, &'static str)> {
+        self.agree(&picture.caps).ok()?;
         let agreed = self.agreed.as_ref()?;
-        let layout = sample.buffer().and_then(|buffer| self.layout(agreed, buffer));
+        let layout = self.layout(agreed, &picture.buffer);
         Some((layout.unwrap_or_else(|| self.packed(agreed)), agreed.color_by))
     }
 
-    /// Takes note of the sample's caps.
-    fn agree(&mut self, sample: &gst::Sample) -> Result<(), DropReason> {
-        let caps = sample.caps().ok_or(DropReason::Corrupt)?;
+    /// Takes note of what the pixels mean.
+    fn agree(&mut self, caps: &gst::Caps) -> Result<(), DropReason> {
         if self.agreed.as_ref().is_some_and(|agreed| agreed.caps.as_ptr() == caps.as_ptr()) {
             return Ok(());
         }

@@ -5,7 +5,7 @@
 
 use super::arrivals::Arrivals;
 use super::errors::Names;
-use super::frame::{Frames, Wanted};
+use super::frame::{Frames, Picture, Wanted};
 use super::pipeline::{Input, Pipeline};
 use crate::board::Stream;
 use crate::capture::{Captured, Next, Opened, Resources, Source, SourceError, lost};
@@ -57,7 +57,7 @@ struct Running {
     seen: u64,
     /// Frame number that the source gave its last frame.
     offset: Option<u64>,
-    first: Option<gst::Sample>,
+    first: Option<Picture>,
 }
 
 impl Live {
@@ -113,7 +113,7 @@ impl Live {
         })?;
         notes.extend(pipeline.notes(&self.wanted));
         notes.push(format!("colours {:?} {:?} by {color_by}", layout.color.matrix, layout.color.range));
-        notes.push(match running_time(&first) {
+        notes.push(match first.running_time {
             Some(_) => "stamps are the source's running time".to_owned(),
             None => "no timestamps from the source: frames are stamped on arrival".to_owned(),
         });
@@ -121,23 +121,23 @@ impl Live {
         Ok((running, Opened { layout, notes }))
     }
 
-    /// Queues what `sample` means: frames lost before it, and the frame.
-    fn receive(&mut self, sample: &gst::Sample) {
+    /// Queues what `picture` means: frames lost before it, and the frame.
+    fn receive(&mut self, picture: Picture) {
         let Some(running) = &mut self.running else { return };
         let (number, arrived) = running.arrivals.taken();
         // Told as missed before it was taken.
         let Some(untaken) = number.checked_sub(running.seen) else { return };
         running.seen = number + 1;
         let base = running.pipeline.pipeline.base_time().unwrap_or(gst::ClockTime::ZERO);
-        let captured = stamp(base, running_time(sample), arrived);
-        let offset = sample.buffer().and_then(frame_number);
+        let captured = stamp(base, picture.running_time, arrived);
+        let offset = frame_number(&picture.buffer);
         let step = match (running.offset, offset) {
             (Some(last), Some(now)) => now.checked_sub(last).filter(|step| (1..=LARGEST_GAP).contains(step)),
             _ => None,
         };
         running.offset = offset;
         let driver = step.map_or(0, |step| (step - 1).saturating_sub(untaken));
-        let outcome = running.frames.take(sample);
+        let outcome = running.frames.take(picture);
         for (count, reason) in [(driver, DropReason::DriverLost), (untaken, DropReason::SourceLate)] {
             if let Some(gap) = self.gap(count, captured, reason) {
                 self.queue(Next::Lost(gap));
@@ -162,7 +162,7 @@ impl Live {
     }
 
     fn queue(&mut self, next: Next) {
-        // Room for two gaps and a frame; it is empty whenever a sample is received.
+        // Room for two gaps and a frame; it is empty whenever a picture is received.
         let queued = self.pending.push_back(next);
         debug_assert!(queued.is_ok());
     }
@@ -179,6 +179,7 @@ impl Live {
 impl Source for Live {
     fn open(&mut self, resources: &Resources) -> Result<Opened, SourceError> {
         self.stop();
+        self.down = true;
         let (running, opened) = self.run(resources)?;
         self.running = Some(running);
         self.down = false;
@@ -195,8 +196,8 @@ impl Source for Live {
                 self.down = true;
                 return Next::Failed(SourceError::closed(&self.names.stream));
             };
-            if let Some(sample) = running.first.take().or_else(|| running.pipeline.pull()) {
-                self.receive(&sample);
+            if let Some(picture) = running.first.take().or_else(|| running.pipeline.pull()) {
+                self.receive(picture);
                 continue;
             }
             let failure = running.pipeline.failure().or_else(|| {
@@ -242,12 +243,6 @@ fn stamp(base: gst::ClockTime, running: Option<gst::ClockTime>, arrived: Instant
         Some(running) => Instant::from_nanos(base.nseconds().saturating_add(running.nseconds())).min(arrived),
         None => arrived,
     }
-}
-
-/// A frame's running time, where it has one.
-fn running_time(sample: &gst::Sample) -> Option<gst::ClockTime> {
-    let segment = sample.segment()?.downcast_ref::<gst::ClockTime>()?;
-    segment.to_running_time(sample.buffer()?.pts()?)
 }
 
 /// The number that the source gave a frame.

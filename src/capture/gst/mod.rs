@@ -1,6 +1,6 @@
 //! Cameras, addresses and files by GStreamer, which stays in this folder.
 //!
-//! Decoders write straight into our slots where they can ([`memory`]); every frame is checked by its address,
+//! Decoders write straight into our slots where they can (module `memory`); every frame is checked by its address,
 //! and copies are counted. A pipeline's failure is an error of its own stream.
 
 mod arrivals;

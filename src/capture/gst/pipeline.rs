@@ -1,11 +1,11 @@
 //! Building a pipeline that ends in our sink, and watching over it.
 
 use super::errors::{Names, missing_plugin};
-use super::frame::Wanted;
+use super::frame::{Picture, Wanted};
 use super::memory;
 use crate::capture::{Resources, SourceError};
 use crate::platform::{Waker, clock};
-use crate::time::Instant;
+use crate::time::{Instant, nanos};
 use gst::prelude::*;
 use gstreamer as gst;
 use gstreamer_app as gst_app;
@@ -37,6 +37,7 @@ pub struct Pipeline {
     pub pipeline: gst::Pipeline,
     pub sink: gst_app::AppSink,
     bus: gst::Bus,
+    is_file: bool,
     names: Names,
     waker: Waker,
     decoder_copies: Arc<AtomicBool>,
@@ -88,6 +89,7 @@ impl Pipeline {
             bus: pipeline.bus().unwrap_or_default(),
             pipeline,
             sink,
+            is_file: matches!(input, Input::File(_)),
             names: names.clone(),
             waker,
             decoder_copies,
@@ -103,7 +105,7 @@ impl Pipeline {
         let missing = self.missing.clone();
         self.bus.set_sync_handler(move |_, message| {
             match message.view() {
-                gst::MessageView::Error(_) => {
+                gst::MessageView::Error(_) | gst::MessageView::Warning(_) => {
                     waker.wake();
                     return gst::BusSyncReply::Pass;
                 }
@@ -157,19 +159,24 @@ impl Pipeline {
     }
 
     /// The next frame that has arrived and has not been pulled.
-    pub fn pull(&self) -> Option<gst::Sample> {
-        self.sink.try_pull_sample(gst::ClockTime::ZERO)
+    pub fn pull(&self) -> Option<Picture> {
+        // Not kept: appsink goes on to use the same sample, and would find it shared.
+        let sample = self.sink.try_pull_sample(gst::ClockTime::ZERO)?;
+        let buffer = sample.buffer_owned()?;
+        let time = sample.segment().and_then(|segment| segment.downcast_ref::<gst::ClockTime>());
+        let running_time = time.and_then(|segment| segment.to_running_time(buffer.pts()?));
+        Some(Picture { caps: sample.caps_owned()?, running_time, buffer })
     }
 
     /// Why the pipeline can't go on, if it can't.
     pub fn failure(&self) -> Option<SourceError> {
-        let message = self.bus.pop()?;
-        match message.view() {
+        std::iter::from_fn(|| self.bus.pop()).find_map(|message| match message.view() {
             gst::MessageView::Error(error) => {
                 Some(self.names.explain(error, self.missing.get().map(String::as_str)))
             }
+            gst::MessageView::Warning(warning) => self.names.explain_warning(warning),
             _ => None,
-        }
+        })
     }
 
     /// Changes the state without waiting for the end of the change.
@@ -182,6 +189,21 @@ impl Pipeline {
                 )
             })
         })
+    }
+
+    /// Waits for the end of the last change of state.
+    pub fn settle(&self) -> Result<(), SourceError> {
+        let patience = gst::ClockTime::from_nseconds(nanos(PATIENCE));
+        match self.pipeline.state(patience).0 {
+            Ok(gst::StateChangeSuccess::Async) => Err(self.names.error(
+                &format!("it did not start within {} s", PATIENCE.as_secs()),
+                "set GST_DEBUG=3 for GStreamer's own log",
+            )),
+            Ok(_) => Ok(()),
+            Err(_) => Err(self.failure().unwrap_or_else(|| {
+                self.names.error("it does not start", "set GST_DEBUG=3 for GStreamer's own log")
+            })),
+        }
     }
 
     /// Waits until `ready` says something, the pipeline fails, or patience ends.
@@ -204,7 +226,12 @@ impl Pipeline {
             if clock::now() >= end {
                 return Err(self.names.error(
                     &format!("no frame came within {} s", PATIENCE.as_secs()),
-                    "check that the camera is on and sends, and that nothing between blocks it",
+                    // decodebin can lose an error that comes while it plugs elements together.
+                    if self.is_file {
+                        "check that it is a video and not damaged; play it with another program"
+                    } else {
+                        "check that the camera is on and sends, and that nothing between blocks it"
+                    },
                 ));
             }
             self.wait(end);
@@ -261,12 +288,11 @@ impl Drop for Pipeline {
 /// The pipeline in GStreamer's words. Converter and scaler do nothing, and pass our slots through, where the
 /// source already gives what is wanted.
 fn launch(input: &Input, names: &Names) -> Result<gst::Pipeline, SourceError> {
-    const DECODED: &str = "name=ocelli-decoder expose-all-streams=false caps=video/x-raw";
     const TAIL: &str = "! videoconvert name=ocelli-convert ! videoscale name=ocelli-scale \
                         ! capsfilter name=ocelli-filter ! appsink name=ocelli-sink";
     let text = match input {
-        Input::File(_) => format!("filesrc name=ocelli-input ! decodebin {DECODED} {TAIL}"),
-        Input::Uri(..) => format!("uridecodebin {DECODED} {TAIL}"),
+        Input::File(_) => format!("filesrc name=ocelli-input ! decodebin {TAIL}"),
+        Input::Uri(..) => format!("uridecodebin {TAIL}"),
         Input::Description(description) => format!("{description} {TAIL}"),
     };
     let error = |error: gst::glib::Error| {

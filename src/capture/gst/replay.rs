@@ -6,7 +6,7 @@
 //! by seeking back to its start.
 
 use super::errors::Names;
-use super::frame::{Frames, Wanted};
+use super::frame::{Frames, Picture, Wanted};
 use super::pipeline::{Input, Pipeline};
 use crate::board::Stream;
 use crate::capture::grid::{Grid, Release, Turn};
@@ -45,7 +45,7 @@ struct Playing {
     frames: Frames,
     round: Arc<Round>,
     /// The next frame, decoded and waiting.
-    ready: Option<gst::Sample>,
+    ready: Option<Picture>,
 }
 
 /// What the streaming thread sees of one pass through the file.
@@ -87,7 +87,8 @@ impl Replay {
         Ok(())
     }
 
-    fn play(&self, resources: &Resources) -> Result<(Playing, Opened), SourceError> {
+    /// Starts to play, with `segments` as one that can be repeated without a pause.
+    fn play(&self, resources: &Resources, segments: bool) -> Result<(Playing, Opened), SourceError> {
         self.inspect()?;
         let input = Input::File(self.path.clone());
         let pipeline = Pipeline::build(&input, &self.wanted, &self.names, resources)?;
@@ -99,11 +100,13 @@ impl Replay {
         if self.repeat {
             // Seeking needs a stream that is known: its first frame has come and the state has settled.
             pipeline.wait_for(|| (round.frames.load(Ordering::Acquire) > 0).then_some(()))?;
-            pipeline.wait_for(|| {
-                let (result, state, _) = pipeline.pipeline.state(gst::ClockTime::from_mseconds(1));
-                (result.is_ok() && state == gst::State::Paused).then_some(())
-            })?;
-            if seek(&pipeline, gst::SeekFlags::FLUSH | gst::SeekFlags::SEGMENT).is_err() {
+            pipeline.settle()?;
+            if segments && seek(&pipeline, gst::SeekFlags::FLUSH | gst::SeekFlags::SEGMENT).is_err() {
+                // What refused it may have let go of its data before: only a new pipeline is sure to play.
+                drop(pipeline);
+                return self.play(resources, false);
+            }
+            if !segments {
                 notes.push("its format has no segment seek: a short pause at each repetition".to_owned());
             }
         }
@@ -161,8 +164,8 @@ impl Playing {
         Ok(false)
     }
 
-    fn deliver(&mut self, release: Release, sample: &gst::Sample) -> Next {
-        match self.frames.take(sample) {
+    fn deliver(&mut self, release: Release, picture: Picture) -> Next {
+        match self.frames.take(picture) {
             Ok(frame) => Next::Frame(Captured { sequence: release.sequence, captured: release.at, frame }),
             Err(reason) => Next::Lost(lost(release.sequence, release.at, reason)),
         }
@@ -174,7 +177,8 @@ impl Source for Replay {
         let (first, period) = (resources.start + self.phase, self.period);
         self.grid.get_or_insert_with(|| Grid::new(first, period, Duration::ZERO, 0));
         self.playing = None;
-        let (playing, opened) = self.play(resources)?;
+        self.down = true;
+        let (playing, opened) = self.play(resources, true)?;
         self.playing = Some(playing);
         self.down = false;
         Ok(opened)
@@ -201,9 +205,9 @@ impl Source for Replay {
             let wake = match grid.turn(now) {
                 Turn::Late(late) => return Next::Lost(late),
                 Turn::Due(release) => {
-                    if let Some(sample) = playing.ready.take() {
+                    if let Some(picture) = playing.ready.take() {
                         grid.settle();
-                        return playing.deliver(release, &sample);
+                        return playing.deliver(release, picture);
                     }
                     grid.release(release.sequence + 1)
                 }
