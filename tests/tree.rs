@@ -16,7 +16,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("heapless", &[""]),
     ("thiserror", &[""]),
     // Words for people, never on a frame's path.
-    ("log", &["capture", "platform", "publish", "runtime", "telemetry", "cli"]),
+    ("log", &["capture", "platform", "publish", "runtime", "telemetry", "cli", "main.rs"]),
     // The operating system.
     ("rustix", &["platform", "pool", "publish", "runtime", "telemetry", "cli"]),
     ("thread_priority", &["platform"]),
