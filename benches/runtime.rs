@@ -4,6 +4,7 @@
 //! pre-processing, no inference, hardly any decoding. Both figures come from rounds that alternate with a
 //! bare hand-off of the same releases over three hops (release, accelerator, publisher, reader), made of the
 //! same rings and wake-ups and nothing else. `cargo bench --bench runtime -- SECONDS` sets a round's length.
+#![allow(clippy::print_stdout)] // What a bench prints is its result.
 
 #[path = "../tests/common/mod.rs"]
 mod common;

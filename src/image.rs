@@ -83,7 +83,7 @@ pub enum Range {
     Full,
 }
 
-/// Matrix and range of a Y'CbCr image; meaningless for RGB and BGR.
+/// Matrix and range of a Y'CbCr or grey image. Of RGB and BGR only the matrix counts, where luma is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct Colorimetry {
     /// Conversion coefficients.

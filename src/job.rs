@@ -225,7 +225,7 @@ pub struct Batch<P> {
 }
 
 impl<P> Batch<P> {
-    /// An empty batch with room for `max_batch` jobs and for the largest outputs of any model.
+    /// An empty batch with room for `max_batch` jobs; the backend's capabilities add the room for outputs.
     #[must_use]
     pub fn with_capacity(max_batch: usize) -> Self {
         Self {

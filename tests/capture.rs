@@ -87,7 +87,7 @@ fn asset(name: &str) -> PathBuf {
 
 /// Resources with the slots that the board check would give, and `extra` ones.
 fn resources(stream: &Stream, extra: usize) -> Resources {
-    let slots = capture::slots_needed(&stream.source) + extra;
+    let slots = capture::slots_needed(stream) + extra;
     with_slots(stream, slots)
 }
 

@@ -40,6 +40,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("serde_json", &["config", "model", "board", "publish", "runtime", "cli"]),
     ("schemars", &["image.rs", "stream.rs", "config", "model", "board", "publish"]),
     ("toml", &["config"]),
+    ("toml_parser", &["config"]),
     ("sha2", &["config", "model"]),
     ("strsim", &["config"]),
 ];
@@ -64,6 +65,9 @@ const REQUIRED: &[&str] = &[
     ".gitignore",
     "Cargo.lock",
     "Cargo.toml",
+    "LICENSE-APACHE",
+    "LICENSE-MIT",
+    "README.md",
     "benches",
     "boards",
     "clippy.toml",
@@ -73,8 +77,7 @@ const REQUIRED: &[&str] = &[
     "src",
     "tests",
 ];
-const ALLOWED: &[&str] =
-    &["LICENSE", "LICENSE-APACHE", "LICENSE-MIT", "README.md", "build.rs", "cpp", "docs"];
+const ALLOWED: &[&str] = &["build.rs", "cpp"];
 
 /// Largest file in bytes.
 const LARGEST: u64 = 20_000_000;

@@ -337,3 +337,11 @@ pub(super) struct RawPlatform {
     #[schemars(length(max = 16))]
     pub gpu_clock: Vec<PathBuf>,
 }
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_schema_says_what_the_check_does() {
+        crate::config::says_what_the_check_does(&super::schema());
+    }
+}

@@ -129,15 +129,15 @@ pub fn open(stream: &Stream) -> Box<dyn Source> {
     }
 }
 
-/// Most slots that a source of this kind holds itself: what its decoder or driver owns and what is being
-/// filled. What waits and what is being computed comes on top, and [`faults::SLOTS`] where faults are asked
-/// for.
+/// Most slots that a stream's source holds itself: what its decoder or driver owns, what is being filled, and
+/// what its faults keep. What waits and what is being computed comes on top.
 #[must_use]
-pub const fn slots_needed(spec: &SourceSpec) -> usize {
-    match spec {
+pub fn slots_needed(stream: &Stream) -> usize {
+    let source = match stream.source {
         SourceSpec::Synthetic { .. } => 1,
         SourceSpec::File { .. } | SourceSpec::Uri { .. } | SourceSpec::Pipeline { .. } => gst::SLOTS,
-    }
+    };
+    source + if stream.faults.is_some() { faults::SLOTS } else { 0 }
 }
 
 /// Bytes that a slot of this stream must have: a packed frame, or for decoders one with both sides rounded up

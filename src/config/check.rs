@@ -332,7 +332,7 @@ fn stand_in(schema: &Json) -> Json {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::super::scalar::PATTERNS;
     use super::*;
 
@@ -406,11 +406,9 @@ mod tests {
         schema["oneOf"].as_array().into_iter().flatten().for_each(|s| keys_are_documented(s, path));
     }
 
-    #[test]
-    fn schemas_say_what_the_check_does() {
-        for schema in [crate::board::schema(), crate::model::schema()] {
-            keywords_are_known(&schema, "");
-            keys_are_documented(&schema, "");
-        }
+    /// For the tests of whoever derives a schema.
+    pub(crate) fn says_what_the_check_does(schema: &Json) {
+        keywords_are_known(schema, "");
+        keys_are_documented(schema, "");
     }
 }

@@ -16,6 +16,8 @@ mod schema;
 mod secret;
 mod tree;
 
+#[cfg(test)]
+pub(crate) use check::tests::says_what_the_check_does;
 pub use document::{Document, Fingerprint};
 pub use problem::{Kind, Problem, Problems};
 pub use schema::{Id, RelativePath, Sha256, schema_of};

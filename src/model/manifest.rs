@@ -375,3 +375,11 @@ fn anchors(document: &mut Document<'_>, raw: RawAnchors, at: &KeyPath) -> Anchor
         first: raw.first.into_iter().map(|[scale, ratio]| (scale, ratio)).collect(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_schema_says_what_the_check_does() {
+        crate::config::says_what_the_check_does(&super::schema());
+    }
+}

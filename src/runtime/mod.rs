@@ -52,10 +52,7 @@ pub fn shares(board: &Board, max_in_flight: usize) -> Vec<ShareSpec> {
         .streams
         .iter()
         .map(|stream| ShareSpec {
-            slots: crate::capture::slots_needed(&stream.source)
-                + queue_depth(stream)
-                + max_in_flight
-                + SPARE_BATCHES,
+            slots: crate::capture::slots_needed(stream) + queue_depth(stream) + max_in_flight + SPARE_BATCHES,
             slot_bytes: crate::capture::slot_bytes(stream),
         })
         .collect()

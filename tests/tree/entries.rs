@@ -83,7 +83,8 @@ pub fn models(folder: &Path) -> Vec<String> {
             continue;
         }
         let name = entry.file_name().to_string_lossy().into_owned();
-        let manifest: toml::Table = fs::read_to_string(entry.path()).unwrap().parse().expect("TOML");
+        let manifest: toml::Table =
+            fs::read_to_string(entry.path()).expect("a manifest").parse().expect("TOML");
         let (Some(file), Some(sha256)) = (manifest["file"].as_str(), manifest["sha256"].as_str()) else {
             problems.push(format!("{name} names no file or no sha256"));
             continue;

@@ -3,6 +3,7 @@
 //! GStreamer's messages may hold addresses with credentials in them: nothing leaves here unscrubbed.
 
 use crate::capture::SourceError;
+use crate::config::redact;
 use gst::glib;
 use gstreamer as gst;
 
@@ -109,7 +110,8 @@ fn remedy(cause: &glib::Error, what: &str) -> &'static str {
 }
 
 /// `text` with every address in it cut down to scheme and host: user names, passwords and tokens are often
-/// part of the rest. Local files (`file:///...`) stay.
+/// part of the rest. Local files (`file:///...`) stay. Credentials that are properties of elements
+/// (`user-pw=...`) go too.
 pub fn scrub(text: &str) -> String {
     let ends = |c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '<' | '>' | '(' | ')');
     let mut out = String::with_capacity(text.len());
@@ -129,7 +131,7 @@ pub fn scrub(text: &str) -> String {
         rest = tail;
     }
     out.push_str(rest);
-    out
+    redact(&out)
 }
 
 #[cfg(test)]
@@ -144,6 +146,7 @@ mod tests {
                 "can't reach rtsp://10.0.0.7:554 now",
             ),
             ("a http://u:p@a/x, b \"rtsp://u:p/q@b/y\"", "a http://a b \"rtsp://b\""),
+            ("rtspsrc user-pw=hunter2 failed", "rtspsrc user-pw=*** failed"),
             ("file:///media/a.avi is gone", "file:///media/a.avi is gone"),
             ("no address :// at all", "no address :// at all"),
         ] {
