@@ -10,10 +10,11 @@
 mod common;
 
 use common::running;
-use ocelli::board::Board;
+use ocelli::board::{Board, Realtime};
 use ocelli::capture::{Captured, Next, Opened, Resources, Source, SourceError};
 use ocelli::image::ImageLayout;
 use ocelli::job::{DropReason, Lost};
+use ocelli::platform::realtime::{self, Role};
 use ocelli::platform::{Waker, clock};
 use ocelli::ring::{Receiver, Sender, ring};
 use ocelli::stats::Histogram;
@@ -35,12 +36,13 @@ fn main() {
     let mut ratios = Vec::new();
     for number in 1..=ROUNDS {
         let (ours, cpu, frames) = runtime(&board, round);
-        let bare = bare(round);
+        let (bare, bare_cpu) = bare(round, &board);
         println!(
-            "round {number}: runtime {} | bare hand-off {} | CPU {:.1} us a frame ({frames} frames)",
+            "round {number}: runtime {}, CPU {:.0} us a frame | bare hand-off {}, CPU {:.0} us a frame",
             show(&ours),
-            show(&bare),
             cpu.as_secs_f64() * 1e6 / frames as f64,
+            show(&bare),
+            bare_cpu.as_secs_f64() * 1e6 / bare.count() as f64,
         );
         ratios.push(added(&ours, 0.999).as_secs_f64() / added(&bare, 0.999).as_secs_f64());
     }
@@ -125,7 +127,9 @@ impl Source for Bare {
 }
 
 /// The same releases, handed from thread to thread to thread.
-fn bare(round: Duration) -> Histogram {
+fn bare(round: Duration, board: &Board) -> (Histogram, Duration) {
+    let before = cpu();
+    let asked = &board.realtime;
     let stop = Arc::new(AtomicBool::new(false));
     let start = clock::now() + Duration::from_millis(5);
     let wakers: [Waker; 3] = std::array::from_fn(|_| Waker::new());
@@ -134,8 +138,9 @@ fn bare(round: Duration) -> Histogram {
     for index in 0..STREAMS {
         let (mut tx, rx) = ring::<Instant, 64>();
         entrances.push(rx);
-        let (stop, wake) = (stop.clone(), wakers[0].clone());
+        let (stop, wake, asked) = (stop.clone(), wakers[0].clone(), asked.clone());
         threads.push(std::thread::spawn(move || {
+            let _place = realtime::enter(Role::Capture, &asked);
             let mut at = start + PERIOD * index / STREAMS;
             while !stop.load(Ordering::Acquire) {
                 clock::sleep_until(at);
@@ -153,6 +158,7 @@ fn bare(round: Duration) -> Histogram {
         [wakers[0].clone(), wakers[1].clone()],
         SERVICE,
         stop.clone(),
+        asked.clone(),
     ));
     threads.push(relay(
         vec![accelerator_rx],
@@ -160,12 +166,14 @@ fn bare(round: Duration) -> Histogram {
         [wakers[1].clone(), wakers[2].clone()],
         Duration::ZERO,
         stop.clone(),
+        asked.clone(),
     ));
     let reader = {
-        let (stop, wake) = (stop.clone(), wakers[2].clone());
+        let (stop, wake, asked) = (stop.clone(), wakers[2].clone(), asked.clone());
         let mut from = reader_rx;
         std::thread::spawn(move || {
             wake.attach();
+            let _place = realtime::enter(Role::Publish, &asked);
             let mut latency = Histogram::default();
             while !stop.load(Ordering::Acquire) {
                 while let Some(released) = from.dequeue() {
@@ -180,7 +188,8 @@ fn bare(round: Duration) -> Histogram {
     stop.store(true, Ordering::Release);
     wakers.iter().for_each(Waker::wake);
     threads.into_iter().for_each(|thread| thread.join().expect("a relay"));
-    reader.join().expect("the reader")
+    let latency = reader.join().expect("the reader");
+    (latency, cpu() - before)
 }
 
 fn relay(
@@ -189,9 +198,11 @@ fn relay(
     [own, next]: [Waker; 2],
     hold: Duration,
     stop: Arc<AtomicBool>,
+    asked: Realtime,
 ) -> std::thread::JoinHandle<()> {
     std::thread::spawn(move || {
         own.attach();
+        let _place = realtime::enter(Role::Exec, &asked);
         while !stop.load(Ordering::Acquire) {
             for ring in &mut from {
                 while let Some(released) = ring.dequeue() {

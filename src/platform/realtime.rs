@@ -1,10 +1,10 @@
 //! What a thread may ask of the scheduler: a place before others, and CPUs of its own.
 
 use crate::board::{Asked, Realtime};
-use rustix::thread::{CpuSet, sched_setaffinity};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use thread_priority::{
-    RealtimeThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy, set_thread_priority_and_policy,
-    thread_native_id,
+    NormalThreadSchedulePolicy, RealtimeThreadSchedulePolicy, ThreadPriority, ThreadPriorityOsValue,
+    ThreadSchedulePolicy, set_thread_priority_and_policy, thread_native_id,
 };
 
 /// A thread's place under SCHED_FIFO, where the board asks for it. Higher runs first.
@@ -28,11 +28,24 @@ impl Role {
     }
 }
 
+/// The calling thread runs as its role asks until this is dropped; then it is an ordinary thread again.
+///
+/// Threads that it starts meanwhile inherit its place: a decoder's would compute before everybody else. So
+/// nothing that starts threads is called while one of these lives.
+#[must_use]
+#[derive(Debug)]
+pub struct Place {
+    fifo: bool,
+    /// CPUs before; `None` when they were not changed.
+    cpus: Option<CpuSet>,
+}
+
 /// Gives the calling thread what the board asks for.
 ///
 /// # Errors
-/// What the system refused, and the remedy, in one line.
-pub fn enter(role: Role, asked: &Realtime) -> Result<(), String> {
+/// What the system refused, and the remedy, in one line. What was granted before that is taken back.
+pub fn enter(role: Role, asked: &Realtime) -> Result<Place, String> {
+    let mut place = Place { fifo: false, cpus: None };
     if asked.fifo != Asked::No {
         let priority = ThreadPriority::try_from(role.priority()).map_err(str::to_owned)?;
         let policy = ThreadSchedulePolicy::Realtime(RealtimeThreadSchedulePolicy::Fifo);
@@ -43,20 +56,38 @@ pub fn enter(role: Role, asked: &Realtime) -> Result<(), String> {
                 role.priority()
             )
         })?;
+        place.fifo = true;
     }
     if !asked.cpus.is_empty() {
-        let mut set = CpuSet::new();
+        let refused = |error: &dyn std::fmt::Display| {
+            format!("realtime.cpus = {:?} refused: {error}; name CPUs that exist", asked.cpus)
+        };
+        let mut wanted = CpuSet::new();
         for &cpu in &asked.cpus {
             if usize::from(cpu) >= CpuSet::MAX_CPU {
-                return Err(format!("realtime.cpus: there is no CPU {cpu}"));
+                return Err(refused(&format!("there is no CPU {cpu}")));
             }
-            set.set(cpu.into());
+            wanted.set(cpu.into());
         }
-        sched_setaffinity(None, &set).map_err(|error| {
-            format!("realtime.cpus = {:?} refused: {error}; name CPUs that exist", asked.cpus)
-        })?;
+        let before = sched_getaffinity(None).map_err(|error| refused(&error))?;
+        sched_setaffinity(None, &wanted).map_err(|error| refused(&error))?;
+        place.cpus = Some(before);
     }
-    Ok(())
+    Ok(place)
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        // Neither can be refused: both give up what was granted.
+        if self.fifo {
+            let policy = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Other);
+            let usual = ThreadPriority::Os(ThreadPriorityOsValue::default()); // Niceness 0.
+            let _ = set_thread_priority_and_policy(thread_native_id(), usual, policy);
+        }
+        if let Some(cpus) = &self.cpus {
+            let _ = sched_setaffinity(None, cpus);
+        }
+    }
 }
 
 /// Asks once, on a thread of its own, whether the system allows what the board asks for.
@@ -64,10 +95,44 @@ pub fn enter(role: Role, asked: &Realtime) -> Result<(), String> {
 /// # Errors
 /// As [`enter`].
 pub fn probe(asked: &Realtime) -> Result<(), String> {
+    let ask = || enter(Role::Exec, asked).map(drop);
     std::thread::scope(|scope| {
-        scope
-            .spawn(|| enter(Role::Exec, asked))
-            .join()
-            .unwrap_or_else(|_| Err("the probe thread died".to_owned()))
+        scope.spawn(ask).join().unwrap_or_else(|_| Err("the probe thread died".to_owned()))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use thread_priority::thread_schedule_policy;
+
+    fn allowed() -> CpuSet {
+        sched_getaffinity(None).expect("this thread has CPUs")
+    }
+
+    #[test]
+    fn a_place_is_given_back() {
+        let first = (0..CpuSet::MAX_CPU).find(|&cpu| allowed().is_set(cpu)).expect("a CPU");
+        let asked = Realtime { fifo: Asked::No, cpus: vec![first as u16], ..Realtime::default() };
+        let (policy, cpus) = (thread_schedule_policy().expect("a policy"), allowed());
+        let place = enter(Role::Capture, &asked).expect("a CPU of our own");
+        assert_eq!(allowed().count(), 1);
+        drop(place);
+        assert_eq!(allowed(), cpus);
+        // Whether FIFO is allowed is the machine's choice; after it the thread is what it was.
+        let fifo = Realtime { fifo: Asked::Required, ..Realtime::default() };
+        if let Ok(place) = enter(Role::Capture, &fifo) {
+            let within = thread_schedule_policy().expect("a policy");
+            assert_eq!(within, ThreadSchedulePolicy::Realtime(RealtimeThreadSchedulePolicy::Fifo));
+            drop(place);
+        }
+        assert_eq!(thread_schedule_policy().expect("a policy"), policy);
+    }
+
+    #[test]
+    fn a_cpu_that_does_not_exist_is_refused_by_name() {
+        let asked = Realtime { fifo: Asked::No, cpus: vec![1023], ..Realtime::default() };
+        let refused = probe(&asked).expect_err("no machine has 1024 CPUs");
+        assert!(refused.contains("1023"), "{refused}");
+    }
 }

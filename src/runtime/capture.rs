@@ -74,8 +74,6 @@ impl Camera {
 
     /// Runs the camera until the run stops or the source ends.
     pub(super) fn run(mut self, asked: &Realtime) {
-        // A refusal was reported at start, once for all threads.
-        let _ = realtime::enter(realtime::Role::Capture, asked);
         let mut pause = FIRST_PAUSE;
         let mut first = true;
         loop {
@@ -93,7 +91,7 @@ impl Camera {
                     for note in &opened.notes {
                         log::info!("{}: {note}", self.id);
                     }
-                    self.watch()
+                    self.watch(asked)
                 }
                 Err(error) => Left::Failed(error),
             };
@@ -136,7 +134,10 @@ impl Camera {
         }
     }
 
-    fn watch(&mut self) -> Left {
+    fn watch(&mut self, asked: &Realtime) -> Left {
+        // Only here: what opening starts (a decoder's threads) must not inherit it. A refusal was reported at
+        // start, once for all threads.
+        let _place = realtime::enter(realtime::Role::Capture, asked);
         while !self.stopping() {
             match self.source.next(clock::now() + GLANCE) {
                 Next::Frame(captured) => self.port.deliver(captured),

@@ -68,7 +68,7 @@ impl Exec {
         asked: &Realtime,
     ) -> (Pipeline<FrameRef>, Box<dyn Backend<FrameRef>>) {
         waker.attach();
-        let _ = realtime::enter(realtime::Role::Exec, asked);
+        let _place = realtime::enter(realtime::Role::Exec, asked);
         let mut latency = Histogram::default();
         let mut give_up = None;
         loop {

@@ -39,8 +39,9 @@ use std::time::Duration;
 
 /// Batches beside those at the accelerator: one being decoded, one being filled.
 const SPARE_BATCHES: usize = 2;
-/// How long the start waits for cameras to open; those that need longer join when they are ready.
-const OPENING: Duration = Duration::from_secs(10);
+/// How long the start waits for cameras to open; those that need longer join when they are ready. No longer
+/// than people wait gladly: one dead camera must not keep the others from starting.
+const OPENING: Duration = Duration::from_secs(3);
 /// How long a stop waits for a thread beyond what its work may take.
 const PATIENCE: Duration = Duration::from_secs(3);
 

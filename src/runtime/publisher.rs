@@ -68,7 +68,7 @@ impl Publisher {
     /// Runs until the last order is carried out.
     pub(super) fn run(mut self, waker: &Waker, flags: &Flags, asked: &Realtime) {
         waker.attach();
-        let _ = realtime::enter(realtime::Role::Publish, asked);
+        let _place = realtime::enter(realtime::Role::Publish, asked);
         loop {
             let last = flags.last.load(Ordering::Acquire);
             let mut any = false;

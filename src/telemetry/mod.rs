@@ -55,9 +55,6 @@ async fn until_end(running: &mut Running, board: &Board, limit: Option<Duration>
     let mut due = running.began() + every;
     let mut spare = Some(running.new_snapshot());
     let mut status = status::Status::new(board, terminal, running.began());
-    if running.none_opened() {
-        return Ok(End::NoneOpened);
-    }
     loop {
         tokio::select! {
             _ = interrupt.recv() => return Ok(End::Signal("SIGINT")),
@@ -74,6 +71,9 @@ async fn until_end(running: &mut Running, board: &Board, limit: Option<Duration>
         {
             due = now + every;
             running.ask(snapshot);
+        }
+        if running.none_opened() {
+            return Ok(End::NoneOpened);
         }
         if running.is_broken() {
             return Ok(End::Broken);

@@ -48,7 +48,7 @@ pub fn rooms(dependencies: &BTreeSet<String>, sources: &Sources, rooms: &[(&str,
                 file.strip_prefix(*place)
                     .is_some_and(|rest| place.is_empty() || rest.is_empty() || rest.starts_with(['/', '.']))
             };
-            if !places.iter().any(|place| inside(place)) && external(source, name) {
+            if !places.iter().any(inside) && external(source, name) {
                 problems.push(format!("src/{file} uses {name}, which stays in {}", places.join(", ")));
             }
         }
