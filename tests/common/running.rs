@@ -10,7 +10,7 @@ use ocelli::platform::Waker;
 use ocelli::pool::{FrameRef, Pool};
 use ocelli::publish;
 use ocelli::runtime::{self, Finished, Parts, Running, Snapshot};
-use ocelli::sched::Schedule;
+use ocelli::sched::{Profile, Schedule};
 use ocelli::stats::Copies;
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,21 +48,41 @@ pub fn start_with(board: &Board, sources: Vec<Box<dyn capture::Source>>) -> Run 
     let BackendSpec::Simulated { intercept, slope, .. } = board.accelerator.backend else {
         panic!("a simulated board");
     };
-    let blank: Vec<_> = board.models.iter().map(blank_outputs).collect();
+    let blank = board.models.iter().map(blank_outputs).collect();
     let backend = Simulated::new(Settings::linear(intercept, slope), board.accelerator.max_batch, blank);
-    let backend: Box<dyn Backend<FrameRef>> = Box::new(backend);
+    start_parts(board, sources, Box::new(backend), Waker::new(), |_, _| super::profile(board))
+}
+
+/// Starts a board on another backend, which wakes through `waker`.
+pub fn start_on(board: &Board, backend: Box<dyn Backend<FrameRef>>, waker: Waker) -> Run {
+    let sources = board.streams.iter().map(capture::open).collect();
+    start_parts(board, sources, backend, waker, |pool, backend| {
+        runtime::measure(board, pool, backend).expect("a profile")
+    })
+}
+
+fn start_parts(
+    board: &Board,
+    sources: Vec<Box<dyn capture::Source>>,
+    mut backend: Box<dyn Backend<FrameRef>>,
+    waker: Waker,
+    profile: impl FnOnce(&Pool, &mut dyn Backend<FrameRef>) -> Profile,
+) -> Run {
     let rows = &backend.capabilities().output_rows;
     let decoders =
         board.models.iter().zip(rows).map(|(model, rows)| Decoder::new(model, rows).expect("a decoder"));
     let decoders = decoders.collect();
+    let shares = runtime::shares(board, backend.capabilities().in_flight);
+    let pool = Pool::new(&shares, false).expect("memory");
+    let profile = profile(&pool, backend.as_mut());
     let board = Arc::new(board.clone());
     let parts = Parts {
         board: board.clone(),
-        schedule: Schedule::admit(&board, super::profile(&board)).expect("admitted"),
-        pool: Pool::new(&runtime::shares(&board, backend.capabilities().in_flight), false).expect("memory"),
+        schedule: Schedule::admit(&board, profile).expect("admitted"),
+        pool,
         sources,
         backend,
-        waker: Waker::new(),
+        waker,
         decoders,
         outputs: publish::start(&[], &board, "test").expect("no outputs"),
         pictures: None,
