@@ -189,7 +189,7 @@ fn say(text: &str) -> Result<(), Failure> {
 /// Versions of ocelli and of the libraries it stands on.
 fn long_version() -> String {
     let mut text = VERSION.to_owned();
-    for (name, version) in run::versions() {
+    for (name, version) in run::versions().into_iter().skip(1) {
         let _ = write!(text, "\n{name} {version}");
     }
     text

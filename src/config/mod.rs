@@ -111,8 +111,31 @@ pub(crate) fn nearest<'c>(word: &str, candidates: impl IntoIterator<Item = &'c s
     let word = word.to_lowercase();
     candidates
         .into_iter()
-        .map(|candidate| (strsim::jaro_winkler(&word, &candidate.to_lowercase()), candidate))
+        .map(|candidate| (likeness(&word, &candidate.to_lowercase()), candidate))
         .filter(|(likeness, _)| *likeness >= 0.8)
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, candidate)| candidate)
+}
+
+/// 0 to 1. Jaro-Winkler does not see that two letters of a short word were exchanged (`fsp` for `fps`).
+fn likeness(word: &str, candidate: &str) -> f64 {
+    let one_slip = word.len() > 2 && strsim::damerau_levenshtein(word, candidate) <= 1;
+    strsim::jaro_winkler(word, candidate).max(if one_slip { 0.9 } else { 0.0 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::nearest;
+
+    #[test]
+    fn slips_of_the_finger_find_their_key() {
+        let keys = ["fps", "faults", "format", "period_ms", "criticality"];
+        for (typed, meant) in
+            [("fsp", "fps"), ("periodms", "period_ms"), ("criticalty", "criticality"), ("FORMAT", "format")]
+        {
+            assert_eq!(nearest(typed, keys), Some(meant), "{typed}");
+        }
+        assert_eq!(nearest("gpu", keys), None);
+        assert_eq!(nearest("x", keys), None);
+    }
 }
