@@ -134,7 +134,11 @@ impl Run {
                 format!("--results {}: the board writes there already", path.display()),
             ));
         }
-        board.outputs.push(Output { name: "results".to_owned(), to });
+        let mut name = "results".to_owned();
+        while board.outputs.iter().any(|output| output.name == name) {
+            name.push('+'); // No board may use it in a name.
+        }
+        board.outputs.push(Output { name, to });
         Ok(())
     }
 }
@@ -294,8 +298,9 @@ fn judge(end: End, board: &Board, finished: &Finished) -> Result<(), Failure> {
     Err(Failure::new(Exit::Incomplete, format!("incomplete outputs: {}", incomplete.join(", "))))
 }
 
+/// Opens the file to write at the end; what is in it stays until then.
 fn create(path: &Path) -> Result<(std::fs::File, PathBuf), Failure> {
-    match std::fs::File::create(path) {
+    match std::fs::OpenOptions::new().write(true).create(true).truncate(false).open(path) {
         Ok(file) => Ok((file, path.to_owned())),
         Err(error) => Err(Failure::new(
             Exit::CantCreate,
@@ -309,7 +314,11 @@ fn create(path: &Path) -> Result<(std::fs::File, PathBuf), Failure> {
 
 fn write_summary(file: &mut std::fs::File, finished: &Finished, host: &Host) -> std::io::Result<()> {
     use std::io::Write;
-    serde_json::to_writer_pretty(&mut *file, &finished.to_json(host))?;
-    file.write_all(b"\n")?;
-    file.sync_all()
+    let is_file = file.metadata()?.is_file();
+    if is_file {
+        file.set_len(0)?;
+    }
+    file.write_all(format!("{:#}\n", finished.to_json(host)).as_bytes())?;
+    // Only files can be synced; a terminal or pipe has everything by now.
+    if is_file { file.sync_all() } else { Ok(()) }
 }
