@@ -402,6 +402,23 @@ fn a_model_that_is_empty_or_another_is_refused() {
 }
 
 #[test]
+fn a_model_whose_input_is_not_as_its_manifest_says_is_refused() {
+    let mut bench = Bench::new(&onnxruntime()).healthy();
+    let models = root().join("models");
+    let read = |name: &str| std::fs::read_to_string(models.join(name)).expect("a manifest");
+    let base = read("base/person-ssdlite.toml").replace("[300, 300]", "[320, 300]");
+    std::fs::write(bench.path("base.toml"), base).expect("a manifest");
+    let file = format!("file = {:?}", models.join("person-ssdlite.int8.onnx"));
+    let manifest = read("person-ssdlite.int8.toml")
+        .replace("base/person-ssdlite.toml", "base.toml")
+        .replace("file = \"person-ssdlite.int8.onnx\"", &file);
+    std::fs::write(bench.path("own.toml"), manifest).expect("a manifest");
+    let given = format!("{:?}", models.join("person-ssdlite.int8.toml"));
+    bench.text = bench.text.replace(&given, "\"own.toml\"");
+    bench.run("1").refused(65, &["person-ssdlite.int8.onnx", "Preprocessor/mul:0", "320", "300"]);
+}
+
+#[test]
 fn a_missing_library_is_named_with_the_remedy() {
     let accelerator =
         "[accelerator]\nbackend = \"onnxruntime\"\nlibrary = \"nowhere/libonnxruntime.so\"\nmax_batch = 4\n";
