@@ -45,18 +45,16 @@ const OPENING: Duration = Duration::from_secs(3);
 /// How long a stop waits for a thread beyond what its work may take.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// Slots that each stream needs: what its source holds, what waits, what is at the accelerator or being
-/// decoded.
+/// Slots that each stream needs: what its source holds, what waits, and what is at the accelerator or being
+/// decoded, where a batch may hold all that waited.
 #[must_use]
 pub fn shares(board: &Board, max_in_flight: usize) -> Vec<ShareSpec> {
-    board
-        .streams
-        .iter()
-        .map(|stream| ShareSpec {
-            slots: crate::capture::slots_needed(stream) + queue_depth(stream) + max_in_flight + SPARE_BATCHES,
-            slot_bytes: crate::capture::slot_bytes(stream),
-        })
-        .collect()
+    let places = 1 + max_in_flight + SPARE_BATCHES;
+    let share = |stream| ShareSpec {
+        slots: crate::capture::slots_needed(stream) + places * queue_depth(stream),
+        slot_bytes: crate::capture::slot_bytes(stream),
+    };
+    board.streams.iter().map(share).collect()
 }
 
 /// Everything a run consists of.
