@@ -327,6 +327,21 @@ fn a_dropped_frames_record_waits_for_older_frames() {
 }
 
 #[test]
+fn no_record_is_lost_however_long_a_batch_stays_away() {
+    let mut rig = Rig::new(&two_streams(100), 1);
+    rig.arrive(0);
+    for _ in 0..300 {
+        rig.advance(ms(100));
+        rig.arrive(0);
+    }
+    assert!(rig.records[0].is_empty(), "frame 0 is at the accelerator");
+    let (ledgers, rig) = rig.finish();
+    assert_eq!(ledgers[0].captured, 301);
+    assert!(rig.records[0].iter().map(|&(sequence, _)| sequence).eq(0..301));
+    assert_eq!(rig.heart.totals().map(|totals| totals.records_lost).sum::<u64>(), 0);
+}
+
+#[test]
 fn a_stamp_in_the_future_buys_no_time() {
     let mut rig = Rig::new(&two_streams(50), 1);
     let future = rig.now + ms(500);
