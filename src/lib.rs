@@ -30,6 +30,7 @@ pub mod align;
 pub mod publish;
 // Heart: the stages composed.
 pub mod pipeline;
-// Drivers: threads on the real clock, and the control plane.
+// Drivers: threads on the real clock, events on a virtual one, and the control plane.
 pub mod runtime;
+pub mod sim;
 pub mod telemetry;

@@ -18,8 +18,9 @@ use crate::time::Instant;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// Dropped runs of a stream that may be withheld at once. Only a batch that stays away for very long while
-/// reasons alternate can fill it; then the oldest record is lost, and counted ([`StreamTotals::records_lost`]).
+/// Dropped runs of a stream that may be withheld at once. When there are more, neighbours with the same reason
+/// become one run, whose captures are then a period apart; only a batch that stays away for very long while
+/// reasons alternate leaves none. Then the oldest record is lost, and counted ([`StreamTotals::records_lost`]).
 const WITHHELD: usize = 64;
 
 /// Something that the driver has to do.
@@ -349,9 +350,9 @@ impl<P> Pipeline<P> {
         for back in 0..lost.count.min(4) {
             self.aligner.settled(stream, lost.sequence + lost.count - 1 - back, outcome);
         }
-        if track.withheld.len() == WITHHELD {
-            track.withheld.pop_front();
-            track.totals.records_lost += 1;
+        if track.withheld.len() == WITHHELD && !join_neighbours(&mut track.withheld) {
+            let oldest = track.withheld.pop_front();
+            track.totals.records_lost += oldest.map_or(0, |oldest| oldest.count);
         }
         let at = track.withheld.partition_point(|earlier| earlier.sequence < lost.sequence);
         track.withheld.insert(at, lost);
@@ -368,7 +369,7 @@ impl<P> Pipeline<P> {
                 if batch.between.len() < batch.between.capacity() {
                     batch.between.push((stream, lost));
                 } else {
-                    track.totals.records_lost += 1;
+                    track.totals.records_lost += lost.count;
                 }
             }
             track.open.retain(|&(open, _)| open != sequence);
@@ -398,6 +399,19 @@ impl<P> Pipeline<P> {
         }
         track.withheld.pop_front()
     }
+}
+
+/// Makes one run of the first two that follow each other for the same reason; false where none do. (No frame
+/// on its way can be between them: their numbers leave no room.)
+fn join_neighbours(runs: &mut VecDeque<Lost>) -> bool {
+    let follows = |a: &Lost, b: &Lost| a.reason == b.reason && a.sequence + a.count == b.sequence;
+    let Some(first) = (1..runs.len()).find(|&next| follows(&runs[next - 1], &runs[next])) else {
+        return false;
+    };
+    if let Some(joined) = runs.remove(first) {
+        runs[first - 1].count += joined.count;
+    }
+    true
 }
 
 fn mark_ready(ready: &mut VecDeque<StreamId>, track: &mut Track, stream: StreamId) {

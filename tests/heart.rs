@@ -163,6 +163,7 @@ impl Rig {
 enum Step {
     Arrive(usize),
     Early(usize, u64),
+    Old(usize, u64),
     Lose(usize, u64, usize),
     Complete(bool),
     Publish(bool),
@@ -176,6 +177,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         8 => (0..STREAMS).prop_map(Step::Arrive),
         1 => (0..STREAMS, 0..50_000_000u64).prop_map(|(s, ns)| Step::Early(s, ns)),
+        1 => (0..STREAMS, 0..200_000_000u64).prop_map(|(s, ns)| Step::Old(s, ns)),
         1 => (0..STREAMS, 1..5u64, 0..4usize).prop_map(|(s, n, r)| Step::Lose(s, n, r)),
         4 => prop::bool::weighted(0.1).prop_map(Step::Complete),
         4 => prop::bool::weighted(0.9).prop_map(Step::Publish),
@@ -210,6 +212,10 @@ proptest! {
                 Step::Arrive(stream) => rig.arrive(stream),
                 Step::Early(stream, ahead) => {
                     let captured = rig.now + Duration::from_nanos(ahead);
+                    rig.arrive_captured(stream, captured);
+                }
+                Step::Old(stream, ago) => {
+                    let captured = rig.now.saturating_sub(Duration::from_nanos(ago));
                     rig.arrive_captured(stream, captured);
                 }
                 Step::Lose(stream, count, reason) => rig.lose(stream, count, reasons[reason]),
@@ -324,6 +330,38 @@ fn a_dropped_frames_record_waits_for_older_frames() {
     rig.publish(true);
     let sequences: Vec<u64> = rig.records[0].iter().map(|&(sequence, _)| sequence).collect();
     assert_eq!(sequences, [0, 1, 2, 3]);
+}
+
+#[test]
+fn no_record_is_lost_however_long_a_batch_stays_away() {
+    let mut rig = Rig::new(&two_streams(100), 1);
+    rig.arrive(0);
+    for _ in 0..300 {
+        rig.advance(ms(100));
+        rig.arrive(0);
+    }
+    assert!(rig.records[0].is_empty(), "frame 0 is at the accelerator");
+    let (ledgers, rig) = rig.finish();
+    assert_eq!(ledgers[0].captured, 301);
+    assert!(rig.records[0].iter().map(|&(sequence, _)| sequence).eq(0..301));
+    assert_eq!(rig.heart.totals().map(|totals| totals.records_lost).sum::<u64>(), 0);
+}
+
+#[test]
+fn records_stay_in_order_when_stamps_jump_back() {
+    let mut rig = Rig::new(&board(vec![stream("a", ms(33), ms(100))], ms(2), ms(1), 8), 1);
+    rig.arrive(0);
+    rig.arrive(0);
+    rig.advance(ms(10));
+    for ago in [50, 60] {
+        let captured = rig.now.saturating_sub(ms(ago));
+        rig.arrive_captured(0, captured);
+    }
+    (0..2).for_each(|_| {
+        rig.complete(false);
+        rig.publish(true);
+    });
+    assert!(rig.records[0].iter().map(|&(sequence, _)| sequence).eq(0..4), "{:?}", rig.records[0]);
 }
 
 #[test]

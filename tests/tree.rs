@@ -36,12 +36,12 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("embedded_graphics", &["publish/pictures"]),
     ("image", &["publish/pictures.rs"]),
     // Text in and out.
-    ("serde", &["image.rs", "job.rs", "stream.rs", "config", "model", "board", "publish", "runtime"]),
-    ("serde_json", &["config", "model", "board", "publish", "runtime", "cli"]),
-    ("schemars", &["image.rs", "stream.rs", "config", "model", "board", "publish"]),
+    ("serde", &["image.rs", "job.rs", "stream.rs", "config", "model", "board", "publish", "runtime", "sim"]),
+    ("serde_json", &["config", "model", "board", "publish", "runtime", "sim", "cli"]),
+    ("schemars", &["image.rs", "stream.rs", "config", "model", "board", "publish", "sim"]),
     ("toml", &["config"]),
     ("toml_parser", &["config"]),
-    ("sha2", &["config", "model"]),
+    ("sha2", &["config", "model", "sim"]),
     ("strsim", &["config"]),
 ];
 

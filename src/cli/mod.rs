@@ -1,6 +1,7 @@
 //! What can be asked for, and how it can end.
 
 mod run;
+mod sim;
 
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
@@ -100,6 +101,8 @@ OCELLI_LOG=error|warn|info|debug sets how much is said on standard error (info).
 enum Command {
     /// Run a board until it is stopped (Ctrl-C, SIGTERM), its videos end, or its time is up.
     Run(run::Run),
+    /// Run a board on a virtual clock, without cameras and accelerator: hours in seconds, the same each time.
+    Sim(sim::Sim),
     /// Check board files without opening any device, and show what they resolve to.
     Check {
         /// Board files.
@@ -125,6 +128,8 @@ enum SchemaOf {
     Board,
     /// Model manifests (models/*.toml).
     Model,
+    /// Scenario files (boards/scenarios/*.toml).
+    Scenario,
     /// A line of the results.
     Results,
 }
@@ -134,11 +139,13 @@ impl Arguments {
     pub fn act(self) -> Result<(), Failure> {
         match self.command {
             Command::Run(run) => run.act(),
+            Command::Sim(sim) => sim.act(),
             Command::Check { boards } => check(&boards),
             Command::Schema { of } => {
                 let schema = match of {
                     SchemaOf::Board => format!("{:#}", board::schema()),
                     SchemaOf::Model => format!("{:#}", ocelli::model::schema()),
+                    SchemaOf::Scenario => format!("{:#}", ocelli::sim::schema()),
                     SchemaOf::Results => ocelli::publish::schema(),
                 };
                 say(schema.trim_end())

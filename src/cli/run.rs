@@ -37,7 +37,7 @@ pub(super) struct Run {
     pictures: Option<PathBuf>,
 }
 
-fn seconds(text: &str) -> Result<Duration, String> {
+pub(super) fn seconds(text: &str) -> Result<Duration, String> {
     let wrong = || format!("{text:?} is not a time in seconds; say for example 20 or 0.5");
     let seconds: f64 = text.parse().map_err(|_| wrong())?;
     match Duration::try_from_secs_f64(seconds) {

@@ -12,7 +12,7 @@ pub enum Kind {
     MissingInput,
     /// A model's manifest or file is wrong (exit 65).
     Model,
-    /// A board file is wrong (exit 78).
+    /// A board file is wrong, or a scenario (exit 78).
     Board,
 }
 

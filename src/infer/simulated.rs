@@ -7,7 +7,7 @@
 use super::{Backend, Capabilities, fault};
 use crate::job::Batch;
 use crate::random::Random;
-use crate::time::Instant;
+use crate::time::{Instant, nanos};
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -38,10 +38,28 @@ impl Settings {
     }
 }
 
+/// What besets the accelerator for a while; see [`Simulated::set_conditions`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Conditions {
+    /// Batches take this many times as long.
+    pub pace: f64,
+    /// And this much longer.
+    pub delay: Duration,
+    /// And fail after it.
+    pub fails: bool,
+}
+
+impl Default for Conditions {
+    fn default() -> Self {
+        Self { pace: 1.0, delay: Duration::ZERO, fails: false }
+    }
+}
+
 /// The simulated accelerator. `P` is whatever the driver's frames are.
 #[derive(Debug)]
 pub struct Simulated<P> {
     settings: Settings,
+    conditions: Conditions,
     capabilities: Capabilities,
     /// Per model and output: what every job's row holds.
     answers: Vec<Vec<Vec<f32>>>,
@@ -79,14 +97,22 @@ impl<P> Simulated<P> {
             taken: 0,
             free_at: Instant::default(),
             capabilities,
+            conditions: Conditions::default(),
             settings,
         }
+    }
+
+    /// What holds for batches submitted from now on.
+    pub fn set_conditions(&mut self, conditions: Conditions) {
+        self.conditions = conditions;
     }
 
     fn service(&mut self, jobs: usize) -> Duration {
         let jobs = u32::try_from(jobs).unwrap_or(u32::MAX);
         let Settings { intercept, slope, jitter, .. } = self.settings;
-        intercept + slope * jobs + self.random.below(jitter)
+        let planned = nanos(intercept + slope * jobs + self.random.below(jitter));
+        let Conditions { pace, delay, .. } = self.conditions;
+        Duration::from_nanos((planned as f64 * pace).round() as u64) + delay
     }
 
     /// Writes what the model would.
@@ -116,8 +142,8 @@ impl<P: Send> Backend<P> for Simulated<P> {
         let service = self.service(batch.jobs.len());
         let hangs = self.settings.hang_at.is_some_and(|at| self.taken >= at);
         self.taken += 1;
-        let fails =
-            self.settings.fail_every > 0 && self.taken.is_multiple_of(self.settings.fail_every.into());
+        let every = u64::from(self.settings.fail_every);
+        let fails = self.conditions.fails || (every > 0 && self.taken.is_multiple_of(every));
         self.free_at = self.free_at.max(now) + service;
         (batch.submitted, batch.service) = (now, service);
         batch.fault = fails.then(|| fault(format_args!("batch {} fails, as asked for", self.taken)));
@@ -210,6 +236,24 @@ mod tests {
         assert!(*least >= Duration::from_millis(5) && *most < Duration::from_millis(6) && least < most);
         assert_eq!(services, run(7));
         assert_ne!(services, run(8));
+    }
+
+    #[test]
+    fn conditions_hold_for_what_is_submitted_under_them() {
+        let settings = Settings { in_flight: 3, ..linear() };
+        let mut backend = Simulated::new(settings, 4, vec![vec![vec![0.0; 2]]]);
+        backend.submit(at(0), batch(&backend, 1)).unwrap();
+        backend.set_conditions(Conditions { pace: 1.5, delay: Duration::from_millis(2), fails: true });
+        backend.submit(at(0), batch(&backend, 2)).unwrap();
+        backend.set_conditions(Conditions::default());
+        backend.submit(at(0), batch(&backend, 1)).unwrap();
+        // 5, then 1.5 * 8 + 2 = 14 more, then 5 more.
+        let ends = [5, 19, 24].map(|millis| {
+            let done = backend.poll(at(millis)).unwrap();
+            assert_eq!(done.completed, at(millis));
+            done.fault.is_some()
+        });
+        assert_eq!(ends, [false, true, false]);
     }
 
     #[test]

@@ -40,7 +40,7 @@ pub fn schema() -> String {
 }
 
 /// Appends the line that starts a file or connection. `monotonic` and `wall` were read together.
-pub(super) fn header(out: &mut Vec<u8>, board: &Board, version: &str, monotonic: Instant, wall: u64) {
+pub(crate) fn header(out: &mut Vec<u8>, board: &Board, version: &str, monotonic: Instant, wall: u64) {
     let streams = board.streams.iter().map(|stream| StreamLine {
         id: &stream.id,
         model: model_id(board, stream.model),
@@ -74,7 +74,7 @@ pub(super) fn header(out: &mut Vec<u8>, board: &Board, version: &str, monotonic:
 }
 
 /// Appends the line for one message that was handed to the output at `wall`.
-pub(super) fn message(out: &mut Vec<u8>, board: &Board, wall: u64, message: &Message) {
+pub(crate) fn message(out: &mut Vec<u8>, board: &Board, wall: u64, message: &Message) {
     let body = match message {
         Message::Frame(record) => Body::Frame(Frame::new(board, wall, record)),
         Message::Set(record) => Body::Set(SetClosed::new(board, wall, record)),

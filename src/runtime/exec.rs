@@ -20,7 +20,7 @@ use std::time::Duration;
 /// Facts on their way back from the publisher: more than all batches' jobs together, so that it never waits.
 pub(super) const FACTS: usize = 4096;
 /// How long a stop waits for the accelerator beyond the longest latency bound.
-const GRACE: Duration = Duration::from_secs(2);
+pub(crate) const GRACE: Duration = Duration::from_secs(2);
 
 /// What the exec thread asks the publisher to do.
 #[derive(Debug)]

@@ -12,8 +12,10 @@ mod capture;
 mod exec;
 mod profile;
 mod publisher;
+pub(crate) mod records;
 mod summary;
 
+pub(crate) use exec::GRACE;
 pub use profile::measure;
 pub use summary::{Finished, Host};
 
@@ -38,7 +40,7 @@ use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
 /// Batches beside those at the accelerator: one being decoded, one being filled.
-const SPARE_BATCHES: usize = 2;
+pub(crate) const SPARE_BATCHES: usize = 2;
 /// How long the start waits for cameras to open; those that need longer join when they are ready. No longer
 /// than people wait gladly: one dead camera must not keep the others from starting.
 const OPENING: Duration = Duration::from_secs(3);
@@ -143,7 +145,7 @@ impl Running {
         let in_flight = backend.capabilities().in_flight;
         let batches: Vec<Box<Batch<FrameRef>>> =
             (0..in_flight + SPARE_BATCHES).map(|_| backend.capabilities().new_batch()).collect();
-        let periods = schedule.streams().iter().map(|s| (s.period, s.latency_bound)).collect();
+        let records = records::Records::new(&schedule);
         let start = clock::now();
         let heart = Pipeline::new(start, &board, schedule, batches, in_flight);
 
@@ -172,7 +174,7 @@ impl Running {
         let (answers, answered) = ring::<_, 4>();
 
         let publisher = publisher::Publisher::new(
-            periods,
+            records,
             decoders,
             outlets,
             pictures,
@@ -290,15 +292,12 @@ impl Running {
         let pictures = self.painter.map(|painter| painter.finish(crate::publish::PATIENCE));
         // Last of all: the backend's threads may still hold frames.
         drop(backend);
-        Some(Finished::new(
-            self.board,
-            heart,
-            &self.copies,
-            outputs,
-            pictures,
-            ended.since(self.began),
-            stuck,
-        ))
+        let mut finished = Finished::new(self.board, &heart, &self.copies, ended.since(self.began));
+        finished.outputs = outputs;
+        finished.pictures = pictures;
+        finished.ended_wall = Some(clock::wall());
+        finished.stuck = stuck;
+        Some(finished)
     }
 }
 

@@ -4,19 +4,18 @@
 use crate::board::Realtime;
 use crate::decode::Decoder;
 use crate::detection::Detections;
-use crate::job::{Batch, DropReason, Job, Lost, Outcome};
+use crate::job::{Batch, Lost};
 use crate::platform::{Waker, clock, realtime};
 use crate::pool::FrameRef;
 use crate::publish::Outlet;
 use crate::publish::pictures::Pictures;
-use crate::record::{Message, Record, Served};
+use crate::record::{Message, Served};
 use crate::ring::{Receiver, Sender};
 use crate::runtime::Flags;
 use crate::runtime::exec::{Fact, Order};
-use crate::stream::{StreamId, StreamState};
-use crate::time::Instant;
+use crate::runtime::records::{Records, take_older};
+use crate::stream::StreamId;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 /// Orders on their way to the publisher (one less than this).
 pub(super) const RING: usize = 256;
@@ -25,7 +24,7 @@ const MAX_OUTPUTS: usize = 4;
 
 /// The pub thread's possessions.
 pub(super) struct Publisher {
-    streams: Vec<View>,
+    records: Records,
     decoders: Vec<Decoder>,
     outlets: Vec<Outlet>,
     pictures: Option<Pictures>,
@@ -35,19 +34,9 @@ pub(super) struct Publisher {
     detections: Detections,
 }
 
-/// What records say of their stream.
-struct View {
-    period: Duration,
-    latency_bound: Duration,
-    state: StreamState,
-    /// Capture of the last frame that met its deadline.
-    last_good: Option<Instant>,
-}
-
 impl Publisher {
-    /// `streams`: period and latency bound of each, in the board's order.
     pub(super) fn new(
-        streams: Vec<(Duration, Duration)>,
+        records: Records,
         decoders: Vec<Decoder>,
         outlets: Vec<Outlet>,
         pictures: Option<Pictures>,
@@ -55,14 +44,7 @@ impl Publisher {
         facts: Sender<Fact>,
         exec: Waker,
     ) -> Self {
-        let view = |(period, latency_bound)| View {
-            period,
-            latency_bound,
-            state: StreamState::Starting,
-            last_good: None,
-        };
-        let streams = streams.into_iter().map(view).collect();
-        Self { streams, decoders, outlets, pictures, orders, facts, exec, detections: Detections::new() }
+        Self { records, decoders, outlets, pictures, orders, facts, exec, detections: Detections::new() }
     }
 
     /// Runs until the last order is carried out.
@@ -78,7 +60,7 @@ impl Publisher {
                     Order::Conclude(batch) => self.conclude(batch),
                     Order::Dropped(stream, lost) => self.dropped(stream, lost),
                     Order::Changed(event) => {
-                        self.streams[event.stream.index()].state = event.state;
+                        self.records.changed(&event);
                         self.push(&Message::Event(event));
                     }
                     Order::Set(set) => self.push(&Message::Set(set)),
@@ -98,18 +80,12 @@ impl Publisher {
     fn conclude(&mut self, mut batch: Box<Batch<FrameRef>>) {
         let mut between = std::mem::take(&mut batch.between);
         for (index, member) in batch.jobs.iter().enumerate() {
-            let older = |(stream, lost): &(StreamId, Lost)| {
-                *stream == member.job.stream && lost.sequence < member.job.sequence
-            };
-            while let Some(first) = between.iter().position(older) {
-                let (stream, lost) = between.remove(first);
-                self.dropped(stream, lost);
+            while let Some(lost) = take_older(&mut between, &member.job) {
+                self.dropped(member.job.stream, lost);
             }
             let decoded = self.decode(&batch, index);
             let finish = clock::now();
             let job = member.job;
-            let outcome =
-                if decoded { job.outcome_at(finish) } else { Outcome::Dropped(DropReason::DecodeFailed) };
             let served = decoded.then(|| Served {
                 model: batch.model,
                 batch: batch.jobs.len() as u16,
@@ -118,15 +94,12 @@ impl Publisher {
                 completed: batch.completed,
                 detections: self.detections.clone(),
             });
-            let record = self.record(job, finish, outcome, served);
+            let record = self.records.settled(job, finish, served);
             if let Some(pictures) = &mut self.pictures
                 && decoded
                 && pictures.wants(job.stream, finish)
             {
                 pictures.offer(member.payload.bytes(), member.payload.layout(), &record, finish);
-            }
-            if outcome == Outcome::Met {
-                self.streams[job.stream.index()].last_good = Some(job.captured);
             }
             self.push(&Message::Frame(record));
             self.report(Fact::Settled { job, finish, decoded });
@@ -146,34 +119,9 @@ impl Publisher {
     }
 
     fn dropped(&mut self, stream: StreamId, lost: Lost) {
-        let View { period, latency_bound, .. } = self.streams[stream.index()];
         for index in 0..lost.count {
-            let captured = lost.captured + period.saturating_mul(u32::try_from(index).unwrap_or(u32::MAX));
-            let job = Job {
-                stream,
-                sequence: lost.sequence + index,
-                model: crate::stream::ModelId(0),
-                captured,
-                arrived: captured,
-                deadline: captured + latency_bound,
-            };
-            let record = self.record(job, clock::now(), Outcome::Dropped(lost.reason), None);
+            let record = self.records.dropped(stream, &lost, index, clock::now());
             self.push(&Message::Frame(record));
-        }
-    }
-
-    fn record(&self, job: Job, finished: Instant, outcome: Outcome, served: Option<Served>) -> Record {
-        let view = &self.streams[job.stream.index()];
-        Record {
-            stream: job.stream,
-            sequence: job.sequence,
-            captured: job.captured,
-            deadline: job.deadline,
-            finished,
-            outcome,
-            state: view.state,
-            last_good_age: view.last_good.map(|captured| finished.since(captured)),
-            served,
         }
     }
 

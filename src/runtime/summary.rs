@@ -3,8 +3,6 @@
 use crate::board::Board;
 use crate::job::DropReason;
 use crate::pipeline::{Pipeline, StreamTotals};
-use crate::platform::clock;
-use crate::pool::FrameRef;
 use crate::publish::SinkReport;
 use crate::publish::pictures::PicturesReport;
 use crate::stats::{Copies, CopyStage, Histogram, Ledger};
@@ -32,22 +30,22 @@ pub struct Finished {
     batches: crate::pipeline::BatchTotals,
     last_fault: Option<String>,
     copied: Vec<(CopyStage, u64)>,
-    outputs: Vec<SinkReport>,
-    pictures: Option<PicturesReport>,
+    pub(super) outputs: Vec<SinkReport>,
+    pub(super) pictures: Option<PicturesReport>,
     duration: Duration,
+    /// Nanoseconds since 1970 at its end; a simulation has none.
+    pub(super) ended_wall: Option<u64>,
     /// Cameras whose thread did not come back; their last frames may be missing here.
     pub stuck: Vec<String>,
 }
 
 impl Finished {
-    pub(super) fn new(
+    /// What a heart has come to after `duration`, on whatever clock, without outputs.
+    pub(crate) fn new<P>(
         board: Arc<Board>,
-        heart: Pipeline<FrameRef>,
+        heart: &Pipeline<P>,
         copies: &Copies,
-        outputs: Vec<SinkReport>,
-        pictures: Option<PicturesReport>,
         duration: Duration,
-        stuck: Vec<String>,
     ) -> Self {
         Self {
             streams: heart.totals().cloned().collect(),
@@ -57,10 +55,11 @@ impl Finished {
             last_fault: heart.last_fault().map(|fault| fault.as_str().to_owned()),
             copied: CopyStage::ALL.into_iter().map(|stage| (stage, copies.bytes(stage))).collect(),
             board,
-            outputs,
-            pictures,
+            outputs: Vec::new(),
+            pictures: None,
             duration,
-            stuck,
+            ended_wall: None,
+            stuck: Vec::new(),
         }
     }
 
@@ -133,7 +132,7 @@ impl Finished {
             "board": self.board.name,
             "hash": self.board.digest,
             "duration_us": micros(self.duration),
-            "ended_wall_ns": clock::wall(),
+            "ended_wall_ns": self.ended_wall,
             "admission": {
                 "provisional": self.provisional,
                 "utilisation": rounded(self.utilisation),

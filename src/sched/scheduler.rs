@@ -15,7 +15,9 @@ use crate::time::Instant;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 
-/// A waiting job's place in the order: deadline, then the stream's position, then its frame number.
+/// A waiting job's place in the order: deadline, then the stream's position, then its frame number. Where a
+/// camera's stamps jump back, that deadline is not the job's but that of the older frame before it: frames of a
+/// stream never change places.
 type Key = Reverse<(Instant, StreamId, u64)>;
 
 /// Waiting jobs, and the rule that makes batches of them. Nothing is allocated after [`Scheduler::new`].
@@ -24,6 +26,8 @@ pub struct Scheduler<P> {
     schedule: Schedule,
     /// Per stream, oldest first.
     queues: Vec<VecDeque<BatchJob<P>>>,
+    /// Per stream, the deadline in the newest job's key.
+    newest: Vec<Instant>,
     /// Per model, every waiting job, and some that no longer wait.
     order: Vec<BinaryHeap<Key>>,
 }
@@ -37,7 +41,7 @@ impl<P> Scheduler<P> {
         let models = schedule.streams().iter().map(|s| s.model.index() + 1).max().unwrap_or(0);
         // Twice as many entries as jobs can wait: a sweep then always frees at least half of them.
         let order = (0..models).map(|_| BinaryHeap::with_capacity(2 * waiting)).collect();
-        Self { schedule, queues, order }
+        Self { newest: vec![Instant::default(); queues.len()], schedule, queues, order }
     }
 
     /// What was admitted.
@@ -51,12 +55,15 @@ impl<P> Scheduler<P> {
         let queue = &mut self.queues[job.stream.index()];
         let superseded =
             if queue.len() == self.schedule.stream(job.stream).depth { queue.pop_front() } else { None };
+        let newest = &mut self.newest[job.stream.index()];
+        *newest = if queue.is_empty() { job.deadline } else { job.deadline.max(*newest) };
+        let key = Reverse((*newest, job.stream, job.sequence));
         queue.push_back(BatchJob { job, payload });
         let order = &mut self.order[job.model.index()];
         if order.len() == order.capacity() {
             order.retain(|&Reverse(key)| waits(&self.queues, key));
         }
-        order.push(key(&job));
+        order.push(key);
         superseded
     }
 
@@ -64,9 +71,10 @@ impl<P> Scheduler<P> {
     pub fn pop_hopeless(&mut self, now: Instant) -> Option<BatchJob<P>> {
         for model in 0..self.order.len() {
             let fastest = self.schedule.fastest(ModelId(model as u8));
-            while let Some(&Reverse(key @ (deadline, stream, _))) = self.order[model].peek() {
-                if waits(&self.queues, key) {
-                    let hopeless = now + fastest > deadline && !self.schedule.stream(stream).stale_results;
+            while let Some(&Reverse(key @ (_, stream, _))) = self.order[model].peek() {
+                if let Some(waiting) = find(&self.queues, key) {
+                    let hopeless =
+                        now + fastest > waiting.deadline && !self.schedule.stream(stream).stale_results;
                     if !hopeless {
                         break;
                     }
@@ -120,13 +128,17 @@ impl<P> Scheduler<P> {
     }
 }
 
-fn key(job: &Job) -> Key {
-    Reverse((job.deadline, job.stream, job.sequence))
+/// The job of a heap entry, if it still waits. Queues are a few jobs deep.
+fn find<P>(
+    queues: &[VecDeque<BatchJob<P>>],
+    (_, stream, sequence): (Instant, StreamId, u64),
+) -> Option<&Job> {
+    queues[stream.index()].iter().map(|waiting| &waiting.job).find(|job| job.sequence == sequence)
 }
 
-/// Whether the job of a heap entry still waits. Queues are a few jobs deep.
-fn waits<P>(queues: &[VecDeque<BatchJob<P>>], (_, stream, sequence): (Instant, StreamId, u64)) -> bool {
-    queues[stream.index()].iter().any(|waiting| waiting.job.sequence == sequence)
+/// Whether the job of a heap entry still waits.
+fn waits<P>(queues: &[VecDeque<BatchJob<P>>], key: (Instant, StreamId, u64)) -> bool {
+    find(queues, key).is_some()
 }
 
 fn take<P>(
