@@ -12,8 +12,8 @@ use crate::time::Instant;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// Instants of one set that may be open at once; one more closes the oldest.
-const OPEN: usize = 8;
+/// Most instants of one set that may be open at once; one more closes the oldest.
+const MOST_OPEN: usize = 256;
 
 /// All sets of a board.
 #[derive(Debug)]
@@ -22,6 +22,8 @@ pub struct Aligner {
     /// Per stream: the group it is a member of, and its position there.
     places: Vec<Option<(usize, usize)>>,
     states: Vec<StreamState>,
+    /// Whether no more frames come.
+    closing: bool,
 }
 
 #[derive(Debug)]
@@ -31,6 +33,8 @@ struct Group {
     /// Captures further apart than this are different instants.
     reach: Duration,
     open: VecDeque<OpenSet>,
+    /// Instants that can be open before the first one's deadline.
+    most: usize,
     /// Captures up to here belong to sets that are closed.
     closed: Option<Instant>,
 }
@@ -59,7 +63,12 @@ impl Aligner {
             }
             Group::new(board, set)
         });
-        Self { groups: groups.collect(), states: vec![StreamState::Starting; places.len()], places }
+        Self {
+            groups: groups.collect(),
+            states: vec![StreamState::Starting; places.len()],
+            places,
+            closing: false,
+        }
     }
 
     /// A frame was captured (or is known to be lost: settle it too).
@@ -84,12 +93,18 @@ impl Aligner {
         self.states[stream.index()] = state;
     }
 
+    /// No more frames come: whatever is open is due.
+    pub fn close(&mut self) {
+        self.closing = true;
+    }
+
     /// A set that is complete, or whose deadline has passed.
     pub fn poll(&mut self, now: Instant) -> Option<SetRecord> {
-        let states = &self.states;
+        let (states, closing) = (&self.states, self.closing);
         self.groups.iter_mut().enumerate().find_map(|(index, group)| {
             let oldest = group.open.front()?;
-            let due = group.open.len() == OPEN
+            let due = closing
+                || group.open.len() == group.most
                 || now >= oldest.instant + group.deadline
                 || group.streams.iter().zip(&oldest.members).all(|(stream, member)| match member {
                     Some(member) => member.outcome.is_some(),
@@ -113,12 +128,15 @@ impl Aligner {
 
 impl Group {
     fn new(board: &Board, set: &Set) -> Self {
-        let shortest = set.streams.iter().map(|s| board.streams[s.index()].period).min();
+        let shortest = set.streams.iter().map(|s| board.streams[s.index()].period).min().unwrap_or_default();
+        let instants = set.deadline.as_nanos().div_ceil(shortest.as_nanos().max(1)) + 2;
+        let most = usize::try_from(instants).unwrap_or(MOST_OPEN).min(MOST_OPEN);
         Self {
             streams: set.streams.clone(),
             deadline: set.deadline,
-            reach: shortest.unwrap_or_default() / 2,
-            open: VecDeque::with_capacity(OPEN),
+            reach: shortest / 2,
+            open: VecDeque::with_capacity(most),
+            most,
             closed: None,
         }
     }
@@ -139,7 +157,7 @@ impl Group {
             open.members[position] = Some(member);
             return;
         }
-        if self.open.len() < OPEN {
+        if self.open.len() < self.most {
             let mut members = heapless::Vec::new();
             // Boards allow at most MAX_SET members, so this always fits.
             let _ = members.resize(self.streams.len(), None);

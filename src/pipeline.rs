@@ -119,7 +119,8 @@ impl<P> Pipeline<P> {
                 failures: 0,
                 records_lost: 0,
             };
-            let most = stream.depth + batches.len();
+            // A batch may hold all that waited.
+            let most = stream.depth * (1 + batches.len());
             Track {
                 totals,
                 open: VecDeque::with_capacity(most),
@@ -244,10 +245,16 @@ impl<P> Pipeline<P> {
         }
     }
 
+    /// Lets go of the sets that are open, with who is there: no more frames come.
+    pub fn close_sets(&mut self) {
+        self.aligner.close();
+    }
+
     /// Ends also what is at the accelerator and will not be waited for any longer. Nothing may be reported
     /// for those jobs afterwards.
     pub fn abandon(&mut self) {
         self.shutdown();
+        self.done.clear();
         for index in 0..self.tracks.len() {
             let stream = StreamId(index as u16);
             while let Some((sequence, captured)) = self.tracks[index].open.pop_front() {

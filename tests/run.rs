@@ -349,6 +349,22 @@ fn without_a_single_camera_it_says_so() {
 }
 
 #[test]
+fn a_long_absence_costs_no_record_and_nobody_else() {
+    let mut bench = Bench::new(SIMULATED).healthy().stream(
+        "{ type = \"synthetic\" }",
+        [16, 16],
+        "faults = { stall_at = 10, stall_ms = 2000 }",
+    );
+    // The second stream releases a frame every half millisecond.
+    let last = bench.text.rfind("period_ms = 100").expect("the second stream");
+    bench.text.replace_range(last..last + "period_ms = 100".len(), "period_ms = 0.5");
+    let ran = bench.run("4");
+    ran.expect(0).healthy(0);
+    assert!(count(&ran.stream(1)["dropped"], "source_late") >= 3900, "{}", ran.stream(1));
+    assert_eq!(count(&ran.summary["results_lost"], "results"), 0, "{}", ran.summary);
+}
+
+#[test]
 fn a_source_stopped_for_a_second_finds_its_frames_in_the_ledger() {
     let ran = Bench::new(SIMULATED)
         .healthy()
@@ -477,6 +493,42 @@ fn outputs_that_cannot_be_created_stop_the_start() {
     bench.run_with(&["--summary", "no/such/folder.json"]).refused(73, &["no/such/folder.json"]);
     bench.run_with(&["--results", "no/such/folder.jsonl"]).refused(73, &["no/such/folder.jsonl"]);
     bench.run_with(&["--pictures", "test.toml"]).refused(73, &["test.toml"]);
+}
+
+#[test]
+fn outputs_that_are_one_file_are_refused() {
+    let bench = Bench::new(SIMULATED).healthy();
+    bench.run_with(&["--results", "x", "--summary", "./x"]).refused(64, &["--summary ./x", "--results"]);
+    bench.run_with(&["--results", "test.toml"]).refused(64, &["test.toml", "the board"]);
+    assert!(bench.path("test.toml").metadata().expect("the board is still there").len() > 0);
+}
+
+/// The sample video from an HTTP server of our own: a live source, though the network sets no pace.
+#[test]
+fn a_video_comes_over_http_and_is_met() {
+    let video = std::fs::read(asset("video/vtest.avi")).expect("the sample video");
+    let server = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = server.local_addr().expect("an address").port();
+    std::thread::spawn(move || {
+        for connection in server.incoming().flatten() {
+            let video = video.clone();
+            std::thread::spawn(move || {
+                use std::io::Write;
+                let (mut connection, mut request) = (connection, [0; 2048]);
+                let _ = connection.read(&mut request);
+                let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", video.len());
+                // The reader may go at any time.
+                let _ = connection.write_all(head.as_bytes()).and_then(|()| connection.write_all(&video));
+            });
+        }
+    });
+    let source = format!("{{ type = \"uri\", uri = \"http://127.0.0.1:{port}/vtest.avi\" }}");
+    let ran = Bench::new(SIMULATED).stream(&source, [768, 576], "").run("3");
+    ran.expect(0).healthy(0);
+    // Bound to the moment it is due, not to when it was decoded ahead of it.
+    let waited = |frame: &&Value| frame["timing"]["capture_us"].as_u64().is_some_and(|us| us > 60_000);
+    let frames = ran.frames("s0");
+    assert!(frames.iter().copied().filter(waited).count() * 2 < frames.len(), "{}", ran.stream(0));
 }
 
 #[test]

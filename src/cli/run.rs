@@ -14,7 +14,8 @@ use ocelli::publish::{self, pictures};
 use ocelli::runtime::{self, Finished, Host, Parts, Running};
 use ocelli::sched::Schedule;
 use ocelli::stats::Copies;
-use ocelli::telemetry::{self, End};
+use ocelli::telemetry::{Control, End};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -60,24 +61,33 @@ impl Run {
         let mut board = Board::load(&self.board)?;
         board.warnings.iter().for_each(|warning| log::warn!("{warning}"));
         verify(&board)?;
+        self.check_files(&board)?;
         // Before anything is measured: what can't be written at the end should fail now.
         let summary = self.summary.as_deref().map(create).transpose()?;
         self.add_results(&mut board)?;
-        let realtime_asked = board.realtime.clone();
-        if let Err(refused) = realtime::probe(&realtime_asked) {
-            match realtime_asked.fifo {
-                Asked::Required => return Err(Failure::new(Exit::Refused, refused)),
-                Asked::Try => log::warn!("{refused}"),
-                Asked::No => return Err(Failure::new(Exit::Config, refused)),
+        let refused = realtime::probe(&board.realtime).map_err(|why| Failure::new(Exit::Config, why))?;
+        match refused {
+            Some(refused) if board.realtime.fifo == Asked::Required => {
+                return Err(Failure::new(Exit::Refused, refused));
             }
+            Some(refused) => log::warn!("{refused}"),
+            None => {}
         }
+        let mut control = Control::new()
+            .map_err(|error| Failure::new(Exit::Internal, format!("no event loop: {error}")))?;
         let board = Arc::new(board);
         let copies = Arc::new(Copies::default());
         let waker = Waker::new();
         let mut backend = open_backend(&board, &waker)?;
         let accelerator = backend.capabilities().name.clone();
         let pool = open_pool(&board, backend.capabilities().in_flight)?;
-        let schedule = admit(&board, &pool, backend.as_mut())?;
+        let schedule = match admit(&board, &pool, backend.as_mut(), &mut control) {
+            Err(_) if control.asked_to_stop().is_some() => {
+                log::info!("asked to stop before the run began: there is nothing to sum up");
+                return Ok(());
+            }
+            admitted => admitted?,
+        };
         let decoders = board
             .models
             .iter()
@@ -108,10 +118,9 @@ impl Run {
             pictures,
             copies,
         };
-        let mut running = Running::start(parts)
+        let mut running = Running::start(parts, || control.asked_to_stop().is_some())
             .map_err(|error| Failure::new(Exit::Internal, format!("can't start a thread: {error}")))?;
-        let end = telemetry::watch(&mut running, &board, self.time)
-            .map_err(|error| Failure::new(Exit::Internal, format!("no event loop: {error}")))?;
+        let end = control.watch(&mut running, &board, self.time);
         log::info!("{}", said(end));
         let finished = running.stop().ok_or_else(|| {
             Failure::new(Exit::Internal, "a thread died; the lines above say where; please report this")
@@ -122,6 +131,25 @@ impl Run {
                 .map_err(|error| Failure::new(Exit::Incomplete, format!("{}: {error}", path.display())))?;
         }
         judge(end, &board, &finished)
+    }
+
+    /// Refuses files that would overwrite each other, or the board.
+    fn check_files(&self, board: &Board) -> Result<(), Failure> {
+        let outputs = board.outputs.iter().filter_map(|output| match &output.to {
+            OutputTo::File(path) => Some((path.as_path(), output.name.as_str())),
+            OutputTo::Stdout | OutputTo::Socket(_) => None,
+        });
+        let mut taken = vec![(self.board.as_path(), "the board")];
+        taken.extend(outputs);
+        for (path, name) in [(&self.results, "--results"), (&self.summary, "--summary")] {
+            let Some(path) = path.as_deref() else { continue };
+            if let Some((_, other)) = taken.iter().find(|(taken, _)| same_file(taken, path)) {
+                let what = format!("{name} {}: that is the file of {other}; name another", path.display());
+                return Err(Failure::new(Exit::Usage, what));
+            }
+            taken.push((path, name));
+        }
+        Ok(())
     }
 
     /// Adds the results that the command line asks for to the board's outputs.
@@ -206,11 +234,17 @@ fn open_pool(board: &Board, in_flight: usize) -> Result<Pool, Failure> {
     }
 }
 
-fn admit(board: &Board, pool: &Pool, backend: &mut dyn Backend<FrameRef>) -> Result<Schedule, Failure> {
+fn admit(
+    board: &Board,
+    pool: &Pool,
+    backend: &mut dyn Backend<FrameRef>,
+    control: &mut Control,
+) -> Result<Schedule, Failure> {
     log::info!("measuring the accelerator ({}), a few seconds", backend.capabilities().name);
-    let profile = runtime::measure(board, pool, backend).map_err(|why| {
-        Failure::new(Exit::Unavailable, format!("the accelerator can't be measured: {why}"))
-    })?;
+    let profile =
+        runtime::measure(board, pool, backend, || control.asked_to_stop().is_some()).map_err(|why| {
+            Failure::new(Exit::Unavailable, format!("the accelerator can't be measured: {why}"))
+        })?;
     let schedule = Schedule::admit(board, profile).map_err(|refusal| Failure::new(Exit::Config, refusal))?;
     log::info!(
         "admission: the streams need {:.0} % of the accelerator{}",
@@ -283,6 +317,12 @@ fn judge(end: End, board: &Board, finished: &Finished) -> Result<(), Failure> {
     if end == End::NoneOpened {
         return Err(Failure::new(Exit::Unavailable, "not one camera could be opened; see above"));
     }
+    if finished.streams().iter().any(|stream| stream.records_lost > 0) {
+        return Err(Failure::new(
+            Exit::Incomplete,
+            "records could not be kept until their turn: results_lost",
+        ));
+    }
     // Who reads a socket may come and go; a file must hold everything.
     let outputs = board.outputs.iter().zip(finished.outputs());
     let mut incomplete: Vec<&str> = outputs
@@ -296,6 +336,16 @@ fn judge(end: End, board: &Board, finished: &Finished) -> Result<(), Failure> {
         return Ok(());
     }
     Err(Failure::new(Exit::Incomplete, format!("incomplete outputs: {}", incomplete.join(", "))))
+}
+
+/// Whether two paths lead to one regular file, which need not be there yet.
+fn same_file(a: &Path, b: &Path) -> bool {
+    let name = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    match (std::fs::metadata(a), std::fs::metadata(b)) {
+        (Ok(a), Ok(b)) => a.is_file() && (a.dev(), a.ino()) == (b.dev(), b.ino()),
+        (Err(_), Err(_)) => name(a) == name(b),
+        _ => false,
+    }
 }
 
 /// Opens the file to write at the end; what is in it stays until then.
@@ -314,11 +364,12 @@ fn create(path: &Path) -> Result<(std::fs::File, PathBuf), Failure> {
 
 fn write_summary(file: &mut std::fs::File, finished: &Finished, host: &Host) -> std::io::Result<()> {
     use std::io::Write;
-    let is_file = file.metadata()?.is_file();
-    if is_file {
-        file.set_len(0)?;
+    let text = format!("{:#}\n", finished.to_json(host));
+    file.write_all(text.as_bytes())?;
+    // Only files can be cut and synced; a terminal or pipe has everything by now.
+    if file.metadata()?.is_file() {
+        file.set_len(text.len() as u64)?;
+        file.sync_all()?;
     }
-    file.write_all(format!("{:#}\n", finished.to_json(host)).as_bytes())?;
-    // Only files can be synced; a terminal or pipe has everything by now.
-    if is_file { file.sync_all() } else { Ok(()) }
+    Ok(())
 }

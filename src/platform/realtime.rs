@@ -38,26 +38,16 @@ pub struct Place {
     fifo: bool,
     /// CPUs before; `None` when they were not changed.
     cpus: Option<CpuSet>,
+    /// Why real-time scheduling was refused, and the remedy. The CPUs hold all the same.
+    pub refused: Option<String>,
 }
 
 /// Gives the calling thread what the board asks for.
 ///
 /// # Errors
-/// What the system refused, and the remedy, in one line. What was granted before that is taken back.
+/// What of the CPUs the system refused, and the remedy, in one line.
 pub fn enter(role: Role, asked: &Realtime) -> Result<Place, String> {
-    let mut place = Place { fifo: false, cpus: None };
-    if asked.fifo != Asked::No {
-        let priority = ThreadPriority::try_from(role.priority()).map_err(str::to_owned)?;
-        let policy = ThreadSchedulePolicy::Realtime(RealtimeThreadSchedulePolicy::Fifo);
-        set_thread_priority_and_policy(thread_native_id(), priority, policy).map_err(|error| {
-            format!(
-                "real-time scheduling (SCHED_FIFO {}) refused: {error:?}; run as root, give CAP_SYS_NICE or \
-                 set LimitRTPRIO=, or say realtime.fifo = \"no\"",
-                role.priority()
-            )
-        })?;
-        place.fifo = true;
-    }
+    let mut place = Place { fifo: false, cpus: None, refused: None };
     if !asked.cpus.is_empty() {
         let refused = |error: &dyn std::fmt::Display| {
             format!("realtime.cpus = {:?} refused: {error}; name CPUs that exist", asked.cpus)
@@ -72,6 +62,19 @@ pub fn enter(role: Role, asked: &Realtime) -> Result<Place, String> {
         let before = sched_getaffinity(None).map_err(|error| refused(&error))?;
         sched_setaffinity(None, &wanted).map_err(|error| refused(&error))?;
         place.cpus = Some(before);
+    }
+    if asked.fifo != Asked::No {
+        let priority = ThreadPriority::try_from(role.priority()).map_err(str::to_owned)?;
+        let policy = ThreadSchedulePolicy::Realtime(RealtimeThreadSchedulePolicy::Fifo);
+        let granted = set_thread_priority_and_policy(thread_native_id(), priority, policy);
+        place.fifo = granted.is_ok();
+        place.refused = granted.err().map(|error| {
+            format!(
+                "real-time scheduling (SCHED_FIFO {}) refused: {error:?}; run as root, give CAP_SYS_NICE or \
+                 set LimitRTPRIO=, or say realtime.fifo = \"no\"",
+                role.priority()
+            )
+        });
     }
     Ok(place)
 }
@@ -90,12 +93,13 @@ impl Drop for Place {
     }
 }
 
-/// Asks once, on a thread of its own, whether the system allows what the board asks for.
+/// Asks once, on a thread of its own, whether the system allows what the board asks for: why real-time
+/// scheduling is refused, where it is.
 ///
 /// # Errors
 /// As [`enter`].
-pub fn probe(asked: &Realtime) -> Result<(), String> {
-    let ask = || enter(Role::Exec, asked).map(drop);
+pub fn probe(asked: &Realtime) -> Result<Option<String>, String> {
+    let ask = || enter(Role::Exec, asked).map(|mut place| place.refused.take());
     std::thread::scope(|scope| {
         scope.spawn(ask).join().unwrap_or_else(|_| Err("the probe thread died".to_owned()))
     })
@@ -121,11 +125,12 @@ mod tests {
         assert_eq!(allowed(), cpus);
         // Whether FIFO is allowed is the machine's choice; after it the thread is what it was.
         let fifo = Realtime { fifo: Asked::Required, ..Realtime::default() };
-        if let Ok(place) = enter(Role::Capture, &fifo) {
+        let place = enter(Role::Capture, &fifo).expect("no CPUs asked for");
+        if place.refused.is_none() {
             let within = thread_schedule_policy().expect("a policy");
             assert_eq!(within, ThreadSchedulePolicy::Realtime(RealtimeThreadSchedulePolicy::Fifo));
-            drop(place);
         }
+        drop(place);
         assert_eq!(thread_schedule_policy().expect("a policy"), policy);
     }
 

@@ -183,7 +183,13 @@ mod tests {
     }
 
     fn letter(sequence: u64) -> Letter {
-        Letter { missing: 0, wall: 0, message: Message::Frame(samples::served(sequence)) }
+        Letter {
+            missing: 0,
+            wall: 0,
+            message: Message::Frame(samples::served(sequence)),
+            more: 0,
+            period: Duration::ZERO,
+        }
     }
 
     #[test]

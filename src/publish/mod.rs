@@ -55,6 +55,27 @@ pub struct Letter {
     pub wall: u64,
     /// What is to be written.
     pub message: Message,
+    /// Frames after the message's that ended the same way, each `period` later: the output's thread makes a
+    /// record of each, so that a camera that comes back after a long time holds up nobody.
+    pub more: u64,
+    /// From one frame of the run to the next.
+    pub period: Duration,
+}
+
+impl Letter {
+    /// Makes the message that of the run's next frame; false at its end.
+    fn advance(&mut self) -> bool {
+        let Message::Frame(record) = &mut self.message else { return false };
+        if self.more == 0 {
+            return false;
+        }
+        self.more -= 1;
+        self.missing = 0;
+        record.sequence += 1;
+        record.captured = record.captured + self.period;
+        record.deadline = record.deadline + self.period;
+        true
+    }
 }
 
 /// A destination of results. All calls come from its own thread, so it may allocate, format and log.
@@ -127,15 +148,22 @@ pub struct Outlet {
 impl Outlet {
     /// Hands a message to the output's ring, or counts it as lost when the ring is full. Never waits.
     pub fn push(&mut self, message: &Message) {
+        self.push_run(message, 1, Duration::ZERO);
+    }
+
+    /// As [`Outlet::push`], for `count` frames that ended alike, a `period` apart; `message` is the first's.
+    pub fn push_run(&mut self, message: &Message, count: u64, period: Duration) {
         let Some(mut letter) = self.free.dequeue() else {
-            self.missing += 1;
-            self.shared.refused.fetch_add(1, Relaxed);
+            self.missing += count;
+            self.shared.refused.fetch_add(count, Relaxed);
             return;
         };
+        letter.more = count.saturating_sub(1);
+        letter.period = period;
         letter.missing = std::mem::take(&mut self.missing);
         letter.wall = clock::wall();
         letter.message.clone_from(message);
-        self.shared.pushed.fetch_add(1, Relaxed);
+        self.shared.pushed.fetch_add(count, Relaxed);
         // The ring has room for every letter that exists.
         let kept = self.full.enqueue(letter);
         debug_assert!(kept.is_ok(), "more letters than were made");
@@ -229,7 +257,7 @@ fn blank() -> Letter {
         state: StreamState::Starting,
         cause: heapless::String::new(),
     };
-    Letter { missing: 0, wall: 0, message: Message::Event(event) }
+    Letter { missing: 0, wall: 0, message: Message::Event(event), more: 0, period: Duration::ZERO }
 }
 
 /// An output's thread.
@@ -241,18 +269,24 @@ fn run(
     waker: &Waker,
 ) {
     waker.attach();
+    // A run of which more records are to be made.
+    let mut under_way: Option<Box<Letter>> = None;
     loop {
         // Read first: what was pushed before the stop is in the ring by now.
         let stop_at = shared.stop_at.load(Acquire);
         let mut bunch = 0;
         while bunch < BUNCH
-            && let Some(letter) = inbox.dequeue()
+            && let Some(mut letter) = under_way.take().or_else(|| inbox.dequeue())
         {
             sink.take(&letter);
-            let _ = outbox.enqueue(letter);
             bunch += 1;
+            shared.taken.fetch_add(1, Relaxed);
+            if letter.advance() {
+                under_way = Some(letter);
+            } else {
+                let _ = outbox.enqueue(letter);
+            }
         }
-        shared.taken.fetch_add(bunch as u64, Relaxed);
         shared.note(sink.as_ref());
         let now = clock::now();
         let soon = sink.pump(now);

@@ -78,6 +78,9 @@ impl Camera {
         let mut first = true;
         loop {
             let opened = self.source.open(&self.resources);
+            if opened.is_ok() {
+                self.flags.opened.store(true, Ordering::Release);
+            }
             if std::mem::take(&mut first) {
                 if opened.is_err() {
                     self.flags.refused.fetch_add(1, Ordering::AcqRel);

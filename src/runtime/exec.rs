@@ -83,7 +83,11 @@ impl Exec {
                 let now = clock::now();
                 let limit = *give_up.get_or_insert(now + drain_time(self.heart.schedule()) + GRACE);
                 if self.held.is_none() && self.heart.is_idle() {
-                    break;
+                    self.heart.close_sets();
+                    self.act();
+                    if self.held.is_none() {
+                        break;
+                    }
                 }
                 if now >= limit {
                     self.heart.abandon();
@@ -92,7 +96,9 @@ impl Exec {
                 }
                 waker.wait_until(Some(now + Duration::from_millis(10)));
             } else {
-                waker.wait_until(self.poll_at());
+                // While the publisher's ring is full, only its word or an arrival changes anything.
+                let at = if self.held.is_some() { None } else { self.poll_at() };
+                waker.wait_until(at);
             }
         }
         (self.heart, self.backend)

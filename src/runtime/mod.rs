@@ -96,6 +96,8 @@ struct Flags {
     tried: AtomicUsize,
     /// Sources whose first opening has failed.
     refused: AtomicUsize,
+    /// Whether any source has ever been open.
+    opened: AtomicBool,
     /// Captures that have ended, for good.
     ended: AtomicUsize,
     /// The instant from which releases count.
@@ -131,11 +133,12 @@ pub struct Running {
 }
 
 impl Running {
-    /// Starts all threads, waits until every camera is open or has failed once, and lets the run begin.
+    /// Starts all threads, waits until every camera is open or has failed once, or until `stop` says that the
+    /// run is to end, and lets it begin.
     ///
     /// # Errors
     /// When the system gives no thread.
-    pub fn start(parts: Parts) -> std::io::Result<Self> {
+    pub fn start(parts: Parts, mut stop: impl FnMut() -> bool) -> std::io::Result<Self> {
         let Parts { board, schedule, pool, sources, backend, waker, decoders, outputs, pictures, copies } =
             parts;
         let (outlets, sinks) = outputs;
@@ -203,7 +206,7 @@ impl Running {
         };
 
         let patience = start + OPENING;
-        while flags.tried.load(Ordering::Acquire) < captures.len() && clock::now() < patience {
+        while flags.tried.load(Ordering::Acquire) < captures.len() && clock::now() < patience && !stop() {
             clock::sleep_until(clock::now() + Duration::from_millis(2));
         }
         let began = *flags.began.get_or_init(clock::now);
@@ -227,7 +230,8 @@ impl Running {
     /// Whether not one camera could be opened.
     #[must_use]
     pub fn none_opened(&self) -> bool {
-        self.flags.refused.load(Ordering::Acquire) == self.captures.len()
+        !self.flags.opened.load(Ordering::Acquire)
+            && self.flags.refused.load(Ordering::Acquire) == self.captures.len()
     }
 
     /// Whether every camera has come to an end that its board allows.

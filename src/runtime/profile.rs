@@ -24,8 +24,13 @@ const LONGEST: Duration = Duration::from_secs(30);
 /// submitted meanwhile.
 ///
 /// # Errors
-/// When the backend refuses or fails a batch, or does not come back; in words.
-pub fn measure(board: &Board, pool: &Pool, backend: &mut dyn Backend<FrameRef>) -> Result<Profile, String> {
+/// When the backend refuses or fails a batch, or does not come back, or `stop` says so; in words.
+pub fn measure(
+    board: &Board,
+    pool: &Pool,
+    backend: &mut dyn Backend<FrameRef>,
+    mut stop: impl FnMut() -> bool,
+) -> Result<Profile, String> {
     let capabilities = backend.capabilities().clone();
     let mut batch = capabilities.new_batch();
     let sizes: Vec<Vec<u16>> =
@@ -51,6 +56,9 @@ pub fn measure(board: &Board, pool: &Pool, backend: &mut dyn Backend<FrameRef>) 
             let mut services = Vec::with_capacity(*RUNS.end());
             let mut faults = 0;
             while services.len() < *RUNS.start() || (services.len() < *RUNS.end() && clock::now() < until) {
+                if stop() {
+                    return Err("stopped".to_owned());
+                }
                 batch.clear();
                 batch.model = model;
                 batch

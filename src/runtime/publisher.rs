@@ -94,15 +94,16 @@ impl Publisher {
                 completed: batch.completed,
                 detections: self.detections.clone(),
             });
-            let record = self.records.settled(job, finish, served);
-            if let Some(pictures) = &mut self.pictures
+            let message = Message::Frame(self.records.settled(job, finish, served));
+            self.push(&message);
+            self.report(Fact::Settled { job, finish, decoded });
+            // Last: the copy is in nobody's latency but the next frame's, every few seconds.
+            if let (Some(pictures), Message::Frame(record)) = (&mut self.pictures, &message)
                 && decoded
                 && pictures.wants(job.stream, finish)
             {
-                pictures.offer(member.payload.bytes(), member.payload.layout(), &record, finish);
+                pictures.offer(member.payload.bytes(), member.payload.layout(), record, finish);
             }
-            self.push(&Message::Frame(record));
-            self.report(Fact::Settled { job, finish, decoded });
         }
         batch.between = between;
         self.report(Fact::Returned(batch));
@@ -119,9 +120,10 @@ impl Publisher {
     }
 
     fn dropped(&mut self, stream: StreamId, lost: Lost) {
-        for index in 0..lost.count {
-            let record = self.records.dropped(stream, &lost, index, clock::now());
-            self.push(&Message::Frame(record));
+        let record = Message::Frame(self.records.dropped(stream, &lost, 0, clock::now()));
+        let period = self.records.period(stream);
+        for outlet in &mut self.outlets {
+            outlet.push_run(&record, lost.count, period);
         }
     }
 

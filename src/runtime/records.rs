@@ -33,6 +33,11 @@ impl Records {
         Self(schedule.streams().iter().map(view).collect())
     }
 
+    /// From one frame of a stream to the next.
+    pub(crate) fn period(&self, stream: StreamId) -> Duration {
+        self.0[stream.index()].period
+    }
+
     /// A stream changed its state.
     pub(crate) fn changed(&mut self, event: &Event) {
         self.0[event.stream.index()].state = event.state;

@@ -11,6 +11,8 @@ use serde_json::{Map, Value, json};
 use std::sync::Arc;
 use std::time::Duration;
 
+/// Key of records that could not be kept until their turn; no output may have such a name.
+const OUT_OF_ORDER: &str = "(order)";
 /// Schema version of the summary.
 const VERSION: u32 = 1;
 
@@ -122,7 +124,7 @@ impl Finished {
         let records_lost: u64 = self.streams.iter().map(|stream| stream.records_lost).sum();
         let mut results_lost: Map<String, Value> =
             self.outputs.iter().map(|sink| (sink.name.clone(), json!(sink.lost))).collect();
-        results_lost.insert("order".into(), json!(records_lost));
+        results_lost.insert(OUT_OF_ORDER.into(), json!(records_lost));
         let copied: Map<String, Value> =
             self.copied.iter().map(|(stage, bytes)| (stage.as_str().into(), json!(bytes))).collect();
         let versions: Map<String, Value> =

@@ -10,8 +10,8 @@ use crate::board::Board;
 use crate::platform::clock;
 use crate::runtime::Running;
 use std::time::Duration;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 
 /// Why a run ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,19 +35,69 @@ const LINE_EVERY: Duration = Duration::from_secs(5);
 /// How often the block is drawn where it is one.
 const BLOCK_EVERY: Duration = Duration::from_secs(1);
 
-/// Watches a run until it should end. On a terminal it shows a block that is drawn anew each second, else a
-/// line every five seconds.
-///
-/// # Errors
-/// When the system gives no event loop or no signal handlers.
-pub fn watch(running: &mut Running, board: &Board, limit: Option<Duration>) -> std::io::Result<End> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(until_end(running, board, limit))
+/// Signals, from the moment it is made.
+pub struct Control {
+    runtime: tokio::runtime::Runtime,
+    signals: Signals,
 }
 
-async fn until_end(running: &mut Running, board: &Board, limit: Option<Duration>) -> std::io::Result<End> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    /// One that came before the run was watched.
+    came: Option<&'static str>,
+}
+
+impl Control {
+    /// From here on SIGINT and SIGTERM end nothing by themselves.
+    ///
+    /// # Errors
+    /// When the system gives no event loop or no signal handlers.
+    pub fn new() -> std::io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let within = runtime.enter();
+        let interrupt = signal(SignalKind::interrupt())?;
+        let terminate = signal(SignalKind::terminate())?;
+        drop(within);
+        Ok(Self { runtime, signals: Signals { interrupt, terminate, came: None } })
+    }
+
+    /// The signal that asks to stop, if one has come.
+    pub fn asked_to_stop(&mut self) -> Option<&'static str> {
+        let signals = &mut self.signals;
+        if signals.came.is_none() {
+            // Long enough for the event loop to look around once.
+            let glance = Duration::from_millis(1);
+            signals.came = self.runtime.block_on(async { timeout(glance, signals.next()).await.ok() });
+        }
+        signals.came
+    }
+
+    /// Watches a run until it should end. On a terminal it shows a block that is drawn anew each second, else
+    /// a line every five seconds.
+    pub fn watch(&mut self, running: &mut Running, board: &Board, limit: Option<Duration>) -> End {
+        match self.signals.came {
+            Some(signal) => End::Signal(signal),
+            None => self.runtime.block_on(until_end(&mut self.signals, running, board, limit)),
+        }
+    }
+}
+
+impl Signals {
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.terminate.recv() => "SIGTERM",
+        }
+    }
+}
+
+async fn until_end(
+    signals: &mut Signals,
+    running: &mut Running,
+    board: &Board,
+    limit: Option<Duration>,
+) -> End {
     let mut looks = interval(LOOK);
     looks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let terminal = logging::stderr_is_terminal();
@@ -57,8 +107,7 @@ async fn until_end(running: &mut Running, board: &Board, limit: Option<Duration>
     let mut status = status::Status::new(board, terminal, running.began());
     loop {
         tokio::select! {
-            _ = interrupt.recv() => return Ok(End::Signal("SIGINT")),
-            _ = terminate.recv() => return Ok(End::Signal("SIGTERM")),
+            signal = signals.next() => return End::Signal(signal),
             _ = looks.tick() => {}
         }
         let now = clock::now();
@@ -73,16 +122,16 @@ async fn until_end(running: &mut Running, board: &Board, limit: Option<Duration>
             running.ask(snapshot);
         }
         if running.none_opened() {
-            return Ok(End::NoneOpened);
+            return End::NoneOpened;
         }
         if running.is_broken() {
-            return Ok(End::Broken);
+            return End::Broken;
         }
         if running.all_ended() {
-            return Ok(End::AllEnded);
+            return End::AllEnded;
         }
         if limit.is_some_and(|limit| now >= running.began() + limit) {
-            return Ok(End::TimeUp);
+            return End::TimeUp;
         }
     }
 }

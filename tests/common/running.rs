@@ -57,7 +57,7 @@ pub fn start_with(board: &Board, sources: Vec<Box<dyn capture::Source>>) -> Run 
 pub fn start_on(board: &Board, backend: Box<dyn Backend<FrameRef>>, waker: Waker) -> Run {
     let sources = board.streams.iter().map(capture::open).collect();
     start_parts(board, sources, backend, waker, |pool, backend| {
-        runtime::measure(board, pool, backend).expect("a profile")
+        runtime::measure(board, pool, backend, || false).expect("a profile")
     })
 }
 
@@ -88,7 +88,7 @@ fn start_parts(
         pictures: None,
         copies: Arc::new(Copies::default()),
     };
-    let running = Running::start(parts).expect("threads");
+    let running = Running::start(parts, || false).expect("threads");
     let view = Some(running.new_snapshot());
     Run { running, view }
 }

@@ -125,6 +125,8 @@ impl Live {
     fn receive(&mut self, picture: Picture) {
         let Some(running) = &mut self.running else { return };
         let (number, arrived) = running.arrivals.taken();
+        // Where the timestamps set the pace, a picture is there before its time and is held until then.
+        let arrived = if running.pipeline.sink.is_sync() { clock::now() } else { arrived };
         // Told as missed before it was taken.
         let Some(untaken) = number.checked_sub(running.seen) else { return };
         running.seen = number + 1;

@@ -292,7 +292,7 @@ fn launch(input: &Input, names: &Names) -> Result<gst::Pipeline, SourceError> {
                         ! capsfilter name=ocelli-filter ! appsink name=ocelli-sink";
     let text = match input {
         Input::File(_) => format!("filesrc name=ocelli-input ! decodebin {TAIL}"),
-        Input::Uri(..) => format!("uridecodebin {TAIL}"),
+        Input::Uri(..) => format!("uridecodebin name=ocelli-decoder {TAIL}"),
         Input::Description(description) => format!("{description} {TAIL}"),
     };
     let error = |error: gst::glib::Error| {
