@@ -133,12 +133,20 @@ impl Camera {
         self.lose_all(DropReason::Shutdown, heart);
     }
 
-    /// What is on its way is lost, and everybody knows it.
+    /// What is on its way is lost, and everybody knows it. What is missing in between is lost with it: nobody
+    /// would have missed it before the next frame.
     fn lose_all(&mut self, reason: DropReason, heart: &mut Pipeline<()>) {
-        while let Some(Delivery { sequence, stamp, gap, .. }) = self.on_the_way.pop_front() {
-            gap.into_iter().for_each(|gap| heart.frames_lost(self.id, gap));
-            heart.frames_lost(self.id, Lost { sequence, count: 1, captured: stamp, reason });
+        if let (Some(first), Some(last)) = (self.on_the_way.front(), self.on_the_way.back()) {
+            let Lost { sequence, captured, .. } = first.gap.unwrap_or(Lost {
+                sequence: first.sequence,
+                count: 1,
+                captured: first.stamp,
+                reason,
+            });
+            let count = last.sequence + 1 - sequence;
+            heart.frames_lost(self.id, Lost { sequence, count, captured, reason });
         }
+        self.on_the_way.clear();
         self.gap.take().into_iter().for_each(|gap| heart.frames_lost(self.id, gap));
         self.last_arrival = self.start;
     }
