@@ -192,3 +192,123 @@ fn no_guaranteed_frame_misses() {
     }
     assert!(served > 200_000 && crowded > 30_000 && frames > 8_000_000, "{served} {crowded} {frames}");
 }
+
+fn equal(streams: usize, period: Duration, bound: Duration, max_batch: u16) -> Board {
+    let streams = (0..streams).map(|index| stream(&format!("s{index}"), period, bound));
+    board(streams.collect(), ms(2), ms(1), max_batch)
+}
+
+/// l(b) = 2 ms + b * 1 ms. Half a millisecond of each bound is for decoding and publishing.
+fn plan(board: &Board) -> Plan {
+    Plan::new(board, &linear(board, ms(2), ms(1)), 1)
+}
+
+fn bound(millis: u64) -> Duration {
+    ms(millis) + TAIL
+}
+
+#[test]
+fn one_batch_is_waited_for_and_the_next_has_everybody_else() {
+    // 2a + cN <= D: 4 + N <= 20.
+    let planned = plan(&equal(16, ms(100), bound(20), 32));
+    assert_eq!((planned.admitted, planned.max_streams), (true, 16));
+    assert!(planned.streams.iter().all(|stream| stream.response == Ok((bound(20), ms(0)))));
+    let alone = plan(&equal(1, ms(100), bound(20), 32));
+    assert_eq!(alone.streams[0].response, Ok((bound(3), ms(17))), "nobody to wait for: a + c");
+}
+
+#[test]
+fn jitter_counts_where_the_period_is_the_limit() {
+    // 2a + cN <= P - J: 4 + N <= 19.5.
+    let mut board = equal(1, ms(60), ms(60), 32);
+    board.streams[0].source = SourceSpec::Synthetic { phase: Duration::ZERO, jitter: us(40_500), seed: 0 };
+    assert_eq!(plan(&board).max_streams, 15);
+}
+
+#[test]
+fn two_frames_of_a_stream_may_be_on_their_way_when_its_bound_is_longer_than_its_period() {
+    // a + cN <= P and 2(a + cN) <= D: 2 + N <= 20.5 and 4 + 2N <= 40.
+    let planned = plan(&equal(18, us(20_500), bound(40), 64));
+    assert_eq!((planned.admitted, planned.max_streams), (true, 18));
+    assert_eq!(planned.streams[0].response, Ok((bound(40), ms(0))));
+}
+
+#[test]
+fn the_shortest_bound_counts_for_all() {
+    // 2a + cN <= 30.
+    let mut board = equal(2, ms(100), ms(100), 64);
+    (board.streams[0].period, board.streams[0].latency_bound) = (ms(50), bound(30));
+    assert_eq!(plan(&board).max_streams, 26);
+}
+
+#[test]
+fn more_streams_than_a_batch_holds() {
+    // Three run, a full batch goes before, then four more: l(3) + l(4) + l(4) = 5 + 6 + 6.
+    let planned = plan(&equal(8, ms(100), bound(17), 4));
+    assert_eq!((planned.admitted, planned.max_streams), (true, 8));
+    assert_eq!(planned.streams[0].response, Ok((bound(17), ms(0))));
+}
+
+#[test]
+fn several_models_wait_for_each_other() {
+    // max l(n) + l(n1) + l(n2) <= 21 with five streams each; one of the first batch is never in the next.
+    let mut board = equal(2, ms(100), bound(21), 16);
+    board.streams[1].model = ModelId(1);
+    board.models.push(common::model("m1"));
+    assert_eq!(plan(&board).max_streams, 10);
+}
+
+#[test]
+fn capacity_bounds_what_any_scheduler_can_do() {
+    // P * 8 / l(8) = 100 * 8 / 10; a bound of 5.5 ms allows batches of three: 100 * 3 / 5.
+    assert_eq!(plan(&equal(1, ms(100), ms(100), 8)).upper_bound, 80);
+    assert_eq!(plan(&equal(1, ms(100), bound(5), 8)).upper_bound, 60);
+}
+
+#[test]
+fn what_does_not_fit_is_told_with_what_would() {
+    let planned = plan(&equal(4, ms(100), bound(7), 8));
+    assert_eq!((planned.admitted, planned.max_streams), (false, 3));
+    assert_eq!(planned.streams[3].response, Err(Lack::Time { response: ms(8), limit: ms(7) }));
+    let remedy = planned.remedy.expect("one does not fit");
+    assert_eq!((remedy.give_up, remedy.slow_down, remedy.bound), (vec!["s3".to_owned()], None, Some(9)));
+}
+
+#[test]
+fn a_fast_stream_is_told_how_fast_it_could_be() {
+    // With three frames on their way 2a + 5c = 9 > 8; with two it fits: 8 < 2P, at most 249 fps. Or, at
+    // full rate, four frames: 2a + 6c = 10 and the reserve.
+    let mut board = equal(3, ms(100), bound(8), 16);
+    board.streams[2].period = ms(3);
+    let remedy = plan(&board).remedy.expect("it is too fast");
+    assert_eq!(
+        (remedy.give_up, remedy.slow_down, remedy.bound),
+        (vec!["s2".to_owned()], Some(249), Some(11))
+    );
+}
+
+#[test]
+fn critical_streams_are_refused_with_the_number_that_fits_and_others_are_shed() {
+    let mut board = equal(4, ms(100), bound(7), 8);
+    board.streams[3].criticality = Criticality::Critical;
+    let schedule = Schedule::admit(&board, linear(&board, ms(2), ms(1))).expect("the others give way");
+    let served: Vec<bool> = schedule.streams().iter().map(|stream| stream.served).collect();
+    assert_eq!((served, schedule.is_provisional()), (vec![true, true, false, true], false));
+
+    board.streams.iter_mut().for_each(|stream| stream.criticality = Criticality::Critical);
+    let refusal = Schedule::admit(&board, linear(&board, ms(2), ms(1))).expect_err("one too many");
+    assert_eq!(
+        refusal.to_string(),
+        "3 of 4 critical streams fit on this accelerator; s3 would let responses of 8.00 ms happen where \
+         7.00 ms are allowed: raise period_ms or latency_bound_ms, choose a cheaper model, or give up streams"
+    );
+    board.streams.truncate(1);
+    board.streams[0].latency_bound = ms(3);
+    let refusal = Schedule::admit(&board, linear(&board, ms(2), ms(1))).expect_err("l(1) is 3 ms");
+    assert!(
+        refusal
+            .to_string()
+            .contains("s0 cannot be served within its latency bound even alone; 3.50 ms would do"),
+        "{refusal}"
+    );
+}

@@ -1,5 +1,7 @@
 //! What can be asked for, and how it can end.
 
+mod plan;
+mod profile;
 mod run;
 
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
@@ -100,6 +102,10 @@ OCELLI_LOG=error|warn|info|debug sets how much is said on standard error (info).
 enum Command {
     /// Run a board until it is stopped (Ctrl-C, SIGTERM), its videos end, or its time is up.
     Run(run::Run),
+    /// Measure how long the board's accelerator takes for each batch size, and keep it: admission's ground.
+    Profile(profile::Measure),
+    /// Tell which streams are certain to be in time, how many could be, and what to change.
+    Plan(plan::Ask),
     /// Check board files without opening any device, and show what they resolve to.
     Check {
         /// Board files.
@@ -134,6 +140,8 @@ impl Arguments {
     pub fn act(self) -> Result<(), Failure> {
         match self.command {
             Command::Run(run) => run.act(),
+            Command::Profile(measure) => measure.act(),
+            Command::Plan(ask) => ask.act(),
             Command::Check { boards } => check(&boards),
             Command::Schema { of } => {
                 let schema = match of {

@@ -12,9 +12,11 @@ mod capture;
 mod exec;
 mod profile;
 mod publisher;
+mod stored;
 mod summary;
 
-pub use profile::measure;
+pub use profile::{measure, measure_fully};
+pub use stored::{Key, Stored, Timing};
 pub use summary::{Finished, Host};
 
 use crate::board::Board;

@@ -41,7 +41,11 @@
 //! times and in the jobs that exist: shorter services and missing frames change nothing. ∎
 //!
 //! For equal streams, one model and l(b) = a + c * b this is, with D less the reserve: N <= B and D <= P:
-//! `2a + cN <= min(D, P - J)`; D > P with two frames outstanding: `a + cN <= P` and `2(a + cN) <= D`.
+//! `2a + cN <= min(D, P - J)`; D > P with two frames outstanding: `a + cN <= P` and `2(a + cN) <= D`; several
+//! models, at least as many streams: `max l(n) + sum l(n) <= min(D, P - J)`. With B < N, the last batch is
+//! taken as full where frames of those answered meanwhile may have joined it.
+//!
+//! `tests/guarantee.rs` tries it on the heart itself, on random boards with as many streams as are admitted.
 
 use crate::board::{Board, SourceSpec, Stream};
 use crate::sched::Profile;

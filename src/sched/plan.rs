@@ -84,10 +84,12 @@ impl Plan {
 impl Remedy {
     fn find(board: &Board, profile: &Profile, lacks: &[Option<Lack>]) -> Self {
         let short = || board.streams.iter().zip(lacks).filter(|(_, lack)| lack.is_some());
+        let accelerator = Accelerator::new(board, profile);
         let fits = |change: &dyn Fn(usize, &mut Stream)| {
             let mut board = board.clone();
             board.streams.iter_mut().enumerate().for_each(|(index, stream)| change(index, stream));
-            guaranteed(&board, profile).iter().all(Option::is_none)
+            let demands: Option<Vec<Demand>> = board.streams.iter().map(Demand::of).collect();
+            demands.is_some_and(|demands| accelerator.responses(&demands).is_ok())
         };
         let slowest = short().map(|(stream, _)| stream.period).max().unwrap_or_default();
         let fps = 1_000_000_000_u64.div_ceil(nanos(slowest).max(1));
