@@ -1,5 +1,7 @@
 //! What can be asked for, and how it can end.
 
+mod plan;
+mod profile;
 mod run;
 mod sim;
 
@@ -103,6 +105,10 @@ enum Command {
     Run(run::Run),
     /// Run a board on a virtual clock, without cameras and accelerator: hours in seconds, the same each time.
     Sim(sim::Sim),
+    /// Measure how long the board's accelerator takes for each batch size, and keep it: admission's ground.
+    Profile(profile::Measure),
+    /// Tell which streams are certain to be in time, how many could be, and what to change.
+    Plan(plan::Ask),
     /// Check board files without opening any device, and show what they resolve to.
     Check {
         /// Board files.
@@ -140,6 +146,8 @@ impl Arguments {
         match self.command {
             Command::Run(run) => run.act(),
             Command::Sim(sim) => sim.act(),
+            Command::Profile(measure) => measure.act(),
+            Command::Plan(ask) => ask.act(),
             Command::Check { boards } => check(&boards),
             Command::Schema { of } => {
                 let schema = match of {

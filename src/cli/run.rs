@@ -1,5 +1,6 @@
 //! `ocelli run`: from a board file to a summary.
 
+use crate::cli::profile::{kept, provisional};
 use crate::cli::{Exit, Failure, VERSION};
 use clap::Args;
 use ocelli::board::{Asked, BackendSpec, Board, Output, OutputTo};
@@ -178,7 +179,7 @@ pub(super) fn verify(board: &Board) -> Result<(), Failure> {
     })
 }
 
-fn open_backend(board: &Board, waker: &Waker) -> Result<Box<dyn Backend<FrameRef>>, Failure> {
+pub(super) fn open_backend(board: &Board, waker: &Waker) -> Result<Box<dyn Backend<FrameRef>>, Failure> {
     match &board.accelerator.backend {
         &BackendSpec::Simulated { intercept, slope, jitter, seed, fail_every } => {
             let blank: Vec<_> = board.models.iter().map(blank_outputs).collect();
@@ -220,7 +221,7 @@ fn open_backend(board: &Board, waker: &Waker) -> Result<Box<dyn Backend<FrameRef
     }
 }
 
-fn open_pool(board: &Board, in_flight: usize) -> Result<Pool, Failure> {
+pub(super) fn open_pool(board: &Board, in_flight: usize) -> Result<Pool, Failure> {
     let shares = runtime::shares(board, in_flight);
     let bytes: usize = shares.iter().map(|share| share.slots * share.slot_bytes).sum();
     log::info!("pool: {} slots, {} MiB", shares.iter().map(|s| s.slots).sum::<usize>(), bytes >> 20);
@@ -240,16 +241,19 @@ fn admit(
     backend: &mut dyn Backend<FrameRef>,
     control: &mut Control,
 ) -> Result<Schedule, Failure> {
-    log::info!("measuring the accelerator ({}), a few seconds", backend.capabilities().name);
-    let profile =
-        runtime::measure(board, pool, backend, || control.asked_to_stop().is_some()).map_err(|why| {
-            Failure::new(Exit::Unavailable, format!("the accelerator can't be measured: {why}"))
-        })?;
+    let profile = match kept(board, None, backend)? {
+        Some((profile, _)) => profile,
+        None => provisional(board, pool, backend, || control.asked_to_stop().is_some())?,
+    };
     let schedule = Schedule::admit(board, profile).map_err(|refusal| Failure::new(Exit::Config, refusal))?;
     log::info!(
-        "admission: the streams need {:.0} % of the accelerator{}",
+        "admission: the streams need {:.0} % of the accelerator ({})",
         schedule.utilisation() * 100.0,
-        if schedule.is_provisional() { " (provisional: no guarantee)" } else { "" }
+        if schedule.is_provisional() {
+            "provisional: no guarantee"
+        } else {
+            "guaranteed while cameras, board and service times are as stated"
+        }
     );
     for (stream, admitted) in board.streams.iter().zip(schedule.streams()) {
         if !admitted.served {

@@ -13,10 +13,12 @@ mod exec;
 mod profile;
 mod publisher;
 pub(crate) mod records;
+mod stored;
 mod summary;
 
 pub(crate) use exec::GRACE;
-pub use profile::measure;
+pub use profile::{measure, measure_fully};
+pub use stored::{Key, Stored, Timing};
 pub use summary::{Finished, Host};
 
 use crate::board::Board;

@@ -1,4 +1,5 @@
-//! A first profile, measured at start on the board's own backend: a few seconds, no guarantee.
+//! Service times, measured on the board's own backend: in a few seconds at start for a first plan, or at
+//! length for a profile that is kept and that a guarantee can stand on.
 
 use crate::board::Board;
 use crate::image::ImageLayout;
@@ -6,21 +7,26 @@ use crate::infer::Backend;
 use crate::job::{Batch, BatchJob, Job};
 use crate::platform::clock;
 use crate::pool::{FrameRef, Pool};
+use crate::runtime::stored::Timing;
 use crate::sched::{Profile, Service};
 use crate::stream::{ModelId, StreamId};
-use crate::time::Instant;
+use crate::time::{Instant, nanos};
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
-/// Most time that all measurements together may take.
+/// Most time that all measurements of a first plan together may take.
 const BUDGET: Duration = Duration::from_secs(4);
 /// Runs of each batch size: no fewer for a quantile, no more for a first plan.
-const RUNS: std::ops::RangeInclusive<usize> = 3..=20;
+const RUNS: RangeInclusive<usize> = 3..=20;
+/// Runs of each batch size for a profile that is kept, and those before them that do not count.
+const KEPT_RUNS: RangeInclusive<usize> = 100..=2000;
+const WARM_UP: usize = 5;
 /// Batches in a row that may fail.
 const TOLERATED: usize = 2;
 /// A batch that takes longer than this is taken for one that never ends.
 const LONGEST: Duration = Duration::from_secs(30);
 
-/// Measures l(b) of every model on `backend`, with frames of a stream that uses it. Nothing else may be
+/// Measures l(b) of every model on `backend` in a few seconds, one batch at a time. Nothing else may be
 /// submitted meanwhile.
 ///
 /// # Errors
@@ -32,59 +38,146 @@ pub fn measure(
     mut stop: impl FnMut() -> bool,
 ) -> Result<Profile, String> {
     let capabilities = backend.capabilities().clone();
-    let mut batch = capabilities.new_batch();
     let sizes: Vec<Vec<u16>> =
         capabilities.batch_sizes.iter().map(|sizes| choose(sizes, board.accelerator.max_batch)).collect();
-    let share = BUDGET / u32::try_from(sizes.iter().map(Vec::len).sum::<usize>().max(1)).unwrap_or(1);
-    let mut tables = Vec::with_capacity(board.models.len());
+    let share = share(BUDGET, &sizes);
+    let spare = vec![capabilities.new_batch()];
+    let mut bench = Bench { board, pool, backend, spare, stop: &mut stop };
+    let mut table = |model: ModelId, size: u16| {
+        let services = bench.services(model, size, share, 0, RUNS)?;
+        // The ninth decile: a single hiccup of a shared machine is not the accelerator's.
+        Ok::<_, String>((size, Service { fastest: services[0], planned: quantile(&services, 900) }))
+    };
+    let mut tables = Vec::with_capacity(sizes.len());
     for (index, sizes) in sizes.iter().enumerate() {
         let model = ModelId(index as u8);
-        let name = &board.models[index].id;
-        let Some(stream) = board.streams.iter().position(|s| s.model == model) else {
-            tables.push(Vec::new());
-            continue;
-        };
-        let spec = &board.streams[stream];
-        let slot = pool.share(StreamId(stream as u16)).take();
+        tables.push(sizes.iter().map(|&size| table(model, size)).collect::<Result<Vec<_>, _>>()?);
+    }
+    Ok(Profile::new(tables, true))
+}
+
+/// Measures l(b) of every model for every batch size that the board allows, for `budget` in all and for at
+/// least 100 batches each, with as many batches at work at once as the backend takes. A table a model.
+///
+/// # Errors
+/// As [`measure`].
+pub fn measure_fully(
+    board: &Board,
+    pool: &Pool,
+    backend: &mut dyn Backend<FrameRef>,
+    budget: Duration,
+) -> Result<Vec<Vec<Timing>>, String> {
+    let capabilities = backend.capabilities().clone();
+    let allowed = |sizes: &Vec<u16>| -> Vec<u16> {
+        sizes.iter().copied().filter(|&size| size <= board.accelerator.max_batch).collect()
+    };
+    let sizes: Vec<Vec<u16>> = capabilities.batch_sizes.iter().map(allowed).collect();
+    let share = share(budget, &sizes);
+    let spare = (0..capabilities.in_flight).map(|_| capabilities.new_batch()).collect();
+    let mut bench = Bench { board, pool, backend, spare, stop: &mut || false };
+    let mut tables = Vec::with_capacity(sizes.len());
+    for (index, sizes) in sizes.iter().enumerate() {
+        let mut table = Vec::with_capacity(sizes.len());
+        for &jobs in sizes {
+            let services = bench.services(ModelId(index as u8), jobs, share, WARM_UP, KEPT_RUNS)?;
+            table.push(Timing {
+                jobs,
+                runs: services.len(),
+                fastest_ns: nanos(services[0]),
+                p50_ns: nanos(quantile(&services, 500)),
+                p99_ns: nanos(quantile(&services, 990)),
+                p99_9_ns: nanos(quantile(&services, 999)),
+                max_ns: nanos(services[services.len() - 1]),
+            });
+        }
+        tables.push(table);
+    }
+    Ok(tables)
+}
+
+fn share(budget: Duration, sizes: &[Vec<u16>]) -> Duration {
+    budget / u32::try_from(sizes.iter().map(Vec::len).sum::<usize>().max(1)).unwrap_or(1)
+}
+
+/// The value that `per_mille` of sorted values do not exceed.
+fn quantile(sorted: &[Duration], per_mille: usize) -> Duration {
+    sorted[(sorted.len() * per_mille).div_ceil(1000).max(1) - 1]
+}
+
+/// A backend with nothing else to do.
+struct Bench<'a> {
+    board: &'a Board,
+    pool: &'a Pool,
+    backend: &'a mut dyn Backend<FrameRef>,
+    /// As many as are to be at work at once.
+    #[allow(clippy::vec_box)] // The boxes themselves go round.
+    spare: Vec<Box<Batch<FrameRef>>>,
+    /// Whether to give up.
+    stop: &'a mut dyn FnMut() -> bool,
+}
+
+impl Bench<'_> {
+    /// Sorted service times of batches of `size`, with the largest frames that the model gets.
+    fn services(
+        &mut self,
+        model: ModelId,
+        size: u16,
+        share: Duration,
+        warm_up: usize,
+        runs: RangeInclusive<usize>,
+    ) -> Result<Vec<Duration>, String> {
+        let name = &self.board.models[model.index()].id;
+        let streams = self.board.streams.iter().enumerate().filter(|(_, stream)| stream.model == model);
+        let (stream, spec) = streams
+            .max_by_key(|(_, stream)| u64::from(stream.width) * u64::from(stream.height))
+            .ok_or_else(|| format!("no stream uses model {name}"))?;
         let layout = ImageLayout::packed(spec.format, spec.width, spec.height);
+        let slot = self.pool.share(StreamId(stream as u16)).take();
         let frame = slot
             .and_then(|slot| slot.freeze(layout).ok())
             .ok_or_else(|| format!("no frame of stream {} to measure model {name} with", spec.id))?;
-        let mut table = Vec::with_capacity(sizes.len());
-        for &size in sizes {
-            let until = clock::now() + share;
-            let mut services = Vec::with_capacity(*RUNS.end());
-            let mut faults = 0;
-            while services.len() < *RUNS.start() || (services.len() < *RUNS.end() && clock::now() < until) {
-                if stop() {
-                    return Err("stopped".to_owned());
-                }
+        let (least, most) = (runs.start() + warm_up, runs.end() + warm_up);
+        let until = clock::now() + share;
+        let mut services = Vec::with_capacity(most);
+        let mut faults = 0;
+        while services.len() < least || (services.len() < most && clock::now() < until) {
+            if (self.stop)() {
+                return Err("stopped".to_owned());
+            }
+            let at_work = self.spare.len();
+            while let Some(mut batch) = self.spare.pop() {
                 batch.clear();
                 batch.model = model;
-                batch
-                    .jobs
-                    .extend((0..size).map(|_| BatchJob { job: test_job(model), payload: frame.clone() }));
-                batch = run(backend, batch)
-                    .ok_or_else(|| format!("model {name}, batch of {size}: not done after {LONGEST:?}"))?;
+                let job = test_job(model);
+                batch.jobs.extend((0..size).map(|_| BatchJob { job, payload: frame.clone() }));
+                batch.submitted = job.captured;
+                if let Err(refused) = self.backend.submit(job.captured, batch) {
+                    return Err(said(name, size, refused.fault.as_ref().map_or("refused", |f| f.as_str())));
+                }
+            }
+            for _ in 0..at_work {
+                let mut batch = come_back(self.backend)
+                    .ok_or_else(|| said(name, size, &format!("not done after {LONGEST:?}")))?;
                 match &batch.fault {
-                    Some(fault) if faults == TOLERATED => {
-                        return Err(format!("model {name}, batch of {size}: {}", fault.as_str()));
-                    }
+                    Some(fault) if faults == TOLERATED => return Err(said(name, size, fault.as_str())),
                     Some(_) => faults += 1,
                     None => {
                         faults = 0;
                         services.push(batch.service);
                     }
                 }
+                batch.clear();
+                self.spare.push(batch);
             }
-            services.sort_unstable();
-            // The ninth decile: a single hiccup of a shared machine is not the accelerator's.
-            let planned = services[(services.len() * 9).div_ceil(10) - 1];
-            table.push((size, Service { fastest: services[0], planned }));
         }
-        tables.push(table);
+        services.drain(..warm_up);
+        services.sort_unstable();
+        Ok(services)
     }
-    Ok(Profile::new(tables, true))
+}
+
+fn said(model: &str, size: u16, why: &str) -> String {
+    format!("model {model}, batch of {size}: {why}")
 }
 
 /// At most eight sizes: powers of two and the largest. Those between are planned as the next larger.
@@ -99,13 +192,9 @@ fn test_job(model: ModelId) -> Job {
     Job { stream: StreamId(0), sequence: 0, model, captured: now, arrived: now, deadline: now + LONGEST }
 }
 
-/// The batch when it comes back, with or without a fault; `None` when it does not.
-fn run(backend: &mut dyn Backend<FrameRef>, mut batch: Box<Batch<FrameRef>>) -> Option<Box<Batch<FrameRef>>> {
+/// The next batch that comes back, with or without a fault; `None` when none does.
+fn come_back(backend: &mut dyn Backend<FrameRef>) -> Option<Box<Batch<FrameRef>>> {
     let start = clock::now();
-    batch.submitted = start;
-    if let Err(refused) = backend.submit(start, batch) {
-        return Some(refused);
-    }
     loop {
         let now = clock::now();
         if let Some(done) = backend.poll(now) {

@@ -1,12 +1,16 @@
-//! The first admission: utilisation.
+//! Admission: which streams are served.
 //!
-//! A stream needs the share `min l(b)/b / P` of the accelerator, over the batch sizes b whose service time
-//! fits its latency bound. Streams are taken by criticality, then in the board's order, while the shares add
-//! up to at most one. This is necessary, not sufficient (no batch need ever be full): so it comes with no
-//! guarantee, and says so.
+//! With a stored profile, by the guarantee ([`super::guarantee`]): streams are taken by criticality, then in
+//! the board's order, as long as every frame of every stream taken is certain to be in time.
+//!
+//! With a provisional profile, by utilisation: a stream needs the share `min l(b)/b / P` of the accelerator,
+//! over the batch sizes b whose service time fits its latency bound, and streams are taken while the shares
+//! add up to at most one. This is necessary, not sufficient (no batch need ever be full): so it comes with
+//! no guarantee, and says so.
 
 use crate::board::{Board, Stream};
 use crate::sched::Profile;
+use crate::sched::guarantee::{Accelerator, Demand};
 use crate::stream::{Criticality, ModelId, StreamId};
 use std::cmp::Reverse;
 use std::fmt;
@@ -14,7 +18,7 @@ use std::time::Duration;
 
 /// Time kept free before a deadline for decoding and publishing. Both are bounded (capped candidates, a push
 /// into rings) and measured at tens of microseconds a frame; the rest is the hand-over between threads.
-const TAIL: Duration = Duration::from_micros(500);
+pub(super) const TAIL: Duration = Duration::from_micros(500);
 
 /// What the scheduler knows of one stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,23 +49,62 @@ pub struct Schedule {
 /// A board that is not admitted.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Refusal {
-    /// The critical streams that do not fit, by name, and the share of the accelerator each would need;
-    /// `None` when not even a batch of one is done within its bound.
-    pub streams: Vec<(String, Option<f64>)>,
+    /// The critical streams that do not fit, by name, and what each lacks.
+    pub streams: Vec<(String, Lack)>,
     /// Critical streams on the board.
     pub critical: usize,
     /// How many of them fit.
     pub fits: usize,
 }
 
+/// What a stream lacks to be admitted beside those before it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Lack {
+    /// Not even a batch of one is done within its bound: it would have to be this long, where that is known.
+    Bound(Option<Duration>),
+    /// Time between its frames, or between their arrival and their deadline: with the jitter and the delay
+    /// that the board states for it there may be none.
+    Spacing,
+    /// This share of the accelerator.
+    Share(f64),
+    /// With it, some stream's frames (this one's or another's) could take longer to be answered than they may.
+    Time {
+        /// How long, from arrival to the end of their batch.
+        response: Duration,
+        /// How long they may.
+        limit: Duration,
+    },
+}
+
+impl fmt::Display for Lack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bound(None) => f.write_str("cannot be served within its latency bound even alone"),
+            Self::Bound(Some(least)) => {
+                write!(f, "cannot be served within its latency bound even alone; {} ms would do", ms(*least))
+            }
+            Self::Spacing => f.write_str(
+                "may deliver frames all at once or after their deadline, by the jitter and latency of its source",
+            ),
+            Self::Share(share) => write!(f, "would need {:.0} % of it", share * 100.0),
+            Self::Time { response, limit } => {
+                let (response, limit) = (ms(*response), ms(*limit));
+                write!(f, "would let responses of {response} ms happen where {limit} ms are allowed")
+            }
+        }
+    }
+}
+
+/// Milliseconds, two decimals, rounded up: what is said to be enough must be.
+fn ms(d: Duration) -> String {
+    format!("{:.2}", d.as_nanos().div_ceil(10_000) as f64 / 100.0)
+}
+
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} of {} critical streams fit on this accelerator", self.fits, self.critical)?;
-        for (id, share) in &self.streams {
-            match share {
-                Some(share) => write!(f, "; {id} would need {:.0} % of it", share * 100.0)?,
-                None => write!(f, "; {id} cannot be served within its latency bound even alone")?,
-            }
+        for (id, lack) in &self.streams {
+            write!(f, "; {id} {lack}")?;
         }
         f.write_str(": raise period_ms or latency_bound_ms, choose a cheaper model, or give up streams")
     }
@@ -76,45 +119,29 @@ impl Schedule {
     /// # Errors
     /// When critical streams do not fit, with the number that does.
     pub fn admit(board: &Board, profile: Profile) -> Result<Self, Refusal> {
-        let max_batch = board.accelerator.max_batch;
-        let mut order: Vec<usize> = (0..board.streams.len()).collect();
-        order.sort_by_key(|&index| Reverse(board.streams[index].criticality));
-        let mut served = vec![false; board.streams.len()];
-        let mut utilisation = 0.0;
-        let mut refusal = Refusal { streams: Vec::new(), critical: 0, fits: 0 };
-        for index in order {
-            let stream = &board.streams[index];
-            let share = share(stream, &profile, max_batch);
-            served[index] = share.is_some_and(|share| utilisation + share <= 1.0);
-            if served[index] {
-                utilisation += share.unwrap_or(0.0);
-            }
-            if stream.criticality == Criticality::Critical {
-                refusal.critical += 1;
-                if served[index] {
-                    refusal.fits += 1;
-                } else {
-                    refusal.streams.push((stream.id.clone(), share));
-                }
-            }
-        }
-        if !refusal.streams.is_empty() {
-            return Err(refusal);
-        }
-        let streams = board
-            .streams
-            .iter()
-            .zip(served)
-            .map(|(stream, served)| Admitted {
-                period: stream.period,
-                latency_bound: stream.latency_bound,
-                model: stream.model,
-                stale_results: stream.stale_results,
-                served,
-                depth: queue_depth(stream),
-            })
+        let lacks = if profile.provisional { by_share(board, &profile) } else { guaranteed(board, &profile) };
+        let critical = |index: usize| board.streams[index].criticality == Criticality::Critical;
+        let refused: Vec<_> = (0..lacks.len())
+            .filter(|&index| critical(index))
+            .filter_map(|index| Some((board.streams[index].id.clone(), lacks[index]?)))
             .collect();
-        Ok(Self { streams, profile, utilisation, max_batch })
+        if !refused.is_empty() {
+            let critical = (0..lacks.len()).filter(|&index| critical(index)).count();
+            return Err(Refusal { fits: critical - refused.len(), critical, streams: refused });
+        }
+        let utilisation = board.streams.iter().zip(&lacks).filter(|(_, lack)| lack.is_none());
+        let utilisation =
+            utilisation.filter_map(|(stream, _)| share(stream, &profile, board.accelerator.max_batch)).sum();
+        let streams = board.streams.iter().zip(lacks).map(|(stream, lack)| Admitted {
+            period: stream.period,
+            latency_bound: stream.latency_bound,
+            model: stream.model,
+            stale_results: stream.stale_results,
+            served: lack.is_none(),
+            depth: queue_depth(stream),
+        });
+        let streams = streams.collect();
+        Ok(Self { streams, profile, utilisation, max_batch: board.accelerator.max_batch })
     }
 
     /// The streams, in the board's order.
@@ -169,8 +196,58 @@ pub fn queue_depth(stream: &Stream) -> usize {
 /// Most frames of a stream that wait at once, however long its bound.
 const MAX_DEPTH: usize = 8;
 
+/// What `judge` says of each stream, asked in the order of criticality, then of the board.
+fn in_order(
+    board: &Board,
+    profile: &Profile,
+    mut judge: impl FnMut(&Stream, f64) -> Option<Lack>,
+) -> Vec<Option<Lack>> {
+    let mut order: Vec<usize> = (0..board.streams.len()).collect();
+    order.sort_by_key(|&index| Reverse(board.streams[index].criticality));
+    let mut lacks = vec![None; board.streams.len()];
+    for index in order {
+        let stream = &board.streams[index];
+        lacks[index] = match share(stream, profile, board.accelerator.max_batch) {
+            None => Some(Lack::Bound(least_bound(stream, profile))),
+            Some(share) => judge(stream, share),
+        };
+    }
+    lacks
+}
+
+/// For each stream what it lacks beside those taken before it, by utilisation; `None`: it is served.
+fn by_share(board: &Board, profile: &Profile) -> Vec<Option<Lack>> {
+    let mut used = 0.0;
+    in_order(board, profile, |_, share| {
+        let fits = used + share <= 1.0;
+        used += if fits { share } else { 0.0 };
+        (!fits).then_some(Lack::Share(share))
+    })
+}
+
+/// For each stream what it lacks to be certain beside those taken before it; `None`: it is served.
+pub(super) fn guaranteed(board: &Board, profile: &Profile) -> Vec<Option<Lack>> {
+    let accelerator = Accelerator::new(board, profile);
+    let mut taken = Vec::with_capacity(board.streams.len());
+    in_order(board, profile, |stream, _| {
+        let Some(demand) = Demand::of(stream) else {
+            return Some(Lack::Spacing);
+        };
+        taken.push(demand);
+        let (which, response) = accelerator.responses(&taken).err()?;
+        let limit = Duration::from_nanos(taken[which].limit);
+        taken.pop();
+        Some(Lack::Time { response: Duration::from_nanos(response), limit })
+    })
+}
+
+/// Shortest bound that a stream could have alone, when its bound is why it is not served.
+fn least_bound(stream: &Stream, profile: &Profile) -> Option<Duration> {
+    profile.service(stream.model, 1).map(|service| service.planned + TAIL + Demand::travel(stream))
+}
+
 /// Share of the accelerator that a stream needs at best; `None` when its bound is too short for any batch.
-fn share(stream: &Stream, profile: &Profile, max_batch: u16) -> Option<f64> {
+pub(super) fn share(stream: &Stream, profile: &Profile, max_batch: u16) -> Option<f64> {
     (1..=max_batch)
         .filter_map(|jobs| {
             let planned = profile.service(stream.model, jobs)?.planned;

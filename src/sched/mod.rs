@@ -4,9 +4,12 @@
 //! not admitted cannot run.
 
 mod admission;
+mod guarantee;
+mod plan;
 mod profile;
 mod scheduler;
 
-pub use admission::{Admitted, Refusal, Schedule, queue_depth};
+pub use admission::{Admitted, Lack, Refusal, Schedule, queue_depth};
+pub use plan::{Plan, Planned, Remedy};
 pub use profile::{Profile, Service};
 pub use scheduler::Scheduler;

@@ -110,7 +110,7 @@ pub fn profile(board: &Board, service: &Settings) -> Profile {
         let fastest = service.intercept + service.slope * u32::from(jobs);
         (jobs, Service { fastest, planned: fastest + service.jitter })
     });
-    Profile::new(vec![table.collect(); board.models.len()], false)
+    Profile::new(vec![table.collect(); board.models.len()], true)
 }
 
 /// Simulates an admitted board. `publish` is handed every message in the order of publishing.

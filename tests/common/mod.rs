@@ -94,7 +94,7 @@ pub fn one_set(board: &Board, deadline: Duration) -> Set {
     Set { id: "all".to_owned(), streams, deadline }
 }
 
-/// The exact profile of a linear accelerator.
+/// The exact profile of a linear accelerator, to admit by utilisation with.
 pub fn profile(board: &Board) -> Profile {
     let BackendSpec::Simulated { intercept, slope, .. } = board.accelerator.backend else {
         panic!("a simulated board");
@@ -104,5 +104,5 @@ pub fn profile(board: &Board) -> Profile {
         (size, Service { fastest: l, planned: l })
     });
     let table: Vec<_> = table.collect();
-    Profile::new(vec![table; board.models.len()], false)
+    Profile::new(vec![table; board.models.len()], true)
 }

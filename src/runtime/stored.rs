@@ -1,0 +1,216 @@
+//! Profiles that are kept: service times as JSON, with all that they depend on as their key. A profile
+//! whose key is not that of the board, the device and the libraries here is foreign, and never used.
+
+use crate::board::{BackendSpec, Board};
+use crate::sched::{Profile, Service};
+use crate::stream::ModelId;
+use rustix::fs::{Access, access};
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Version of the file's form.
+const VERSION: u32 = 1;
+/// Where a service keeps its state, when the system has made the folder for it.
+const SYSTEM: &str = "/var/lib/ocelli";
+
+/// Measured service times of one batch size, in nanoseconds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Timing {
+    /// Jobs in the batch.
+    pub jobs: u16,
+    /// Batches that were timed, after some that were not.
+    pub runs: usize,
+    /// The fastest.
+    pub fastest_ns: u64,
+    /// Half of them took no longer.
+    pub p50_ns: u64,
+    /// 99 %.
+    pub p99_ns: u64,
+    /// 99.9 %.
+    pub p99_9_ns: u64,
+    /// The slowest.
+    pub max_ns: u64,
+}
+
+/// What service times depend on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Key {
+    /// The computing device: the processor's name, or "simulated".
+    pub device: String,
+    /// The backend's name and version.
+    pub backend: String,
+    /// The backend's settings.
+    pub settings: String,
+    /// The networks, in the board's order.
+    pub models: Vec<ModelKey>,
+}
+
+/// A network and what is fed to it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelKey {
+    /// Its name on the board.
+    pub id: String,
+    /// SHA-256 of its file.
+    pub sha256: String,
+    /// Size and format of the largest frames.
+    pub frames: String,
+}
+
+/// A profile with its key, as it is kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Stored {
+    v: u32,
+    /// What the times depend on.
+    pub key: Key,
+    /// A table a model, in the order of the key's.
+    pub services: Vec<Vec<Timing>>,
+}
+
+impl Key {
+    /// The key of `board` here and now, on a backend of this name and version.
+    #[must_use]
+    pub fn new(board: &Board, backend: &str) -> Self {
+        let (device, settings) = match &board.accelerator.backend {
+            simulated @ BackendSpec::Simulated { .. } => ("simulated".to_owned(), simulated.to_string()),
+            BackendSpec::OnnxRuntime { sessions, threads, .. } => {
+                (processor(), format!("sessions {sessions}, threads {threads}"))
+            }
+            other @ BackendSpec::TensorRt { .. } => (processor(), other.to_string()),
+        };
+        let settings = format!("{settings}, max_batch {}", board.accelerator.max_batch);
+        let models = board.models.iter().enumerate().map(|(index, model)| {
+            let frames = board.streams.iter().filter(|stream| stream.model == ModelId(index as u8));
+            let largest = frames.max_by_key(|stream| u64::from(stream.width) * u64::from(stream.height));
+            ModelKey {
+                id: model.id.clone(),
+                sha256: model.sha256.clone(),
+                frames: largest.map_or_else(String::new, |stream| {
+                    format!("{}x{} {}", stream.width, stream.height, stream.format.as_str())
+                }),
+            }
+        });
+        Self { device, backend: backend.to_owned(), settings, models: models.collect() }
+    }
+
+    /// What differs from the key that is needed `here`, in words; empty when nothing does.
+    #[must_use]
+    pub fn differences(&self, here: &Self) -> Vec<String> {
+        let mut found = Vec::new();
+        let mut compare = |what: &str, there: &str, here: &str| {
+            if there != here {
+                found.push(format!("{what} \"{there}\", here \"{here}\""));
+            }
+        };
+        compare("device", &self.device, &here.device);
+        compare("backend", &self.backend, &here.backend);
+        compare("settings", &self.settings, &here.settings);
+        let names = |key: &Self| key.models.iter().map(|m| m.id.as_str()).collect::<Vec<_>>().join(", ");
+        compare("models", &names(self), &names(here));
+        for (there, here) in self.models.iter().zip(&here.models).filter(|(a, b)| a.id == b.id) {
+            compare(&format!("model {}: sha256", here.id), &there.sha256, &here.sha256);
+            compare(&format!("model {}: frames", here.id), &there.frames, &here.frames);
+        }
+        found
+    }
+}
+
+impl Stored {
+    /// Measured tables and their key.
+    #[must_use]
+    pub fn new(key: Key, services: Vec<Vec<Timing>>) -> Self {
+        Self { v: VERSION, key, services }
+    }
+
+    /// Reads `path`.
+    ///
+    /// # Errors
+    /// Why it can't be read or is no profile, with its name.
+    pub fn load(path: &Path) -> Result<Self, String> {
+        let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+        let stored: Self = serde_json::from_str(&text)
+            .map_err(|error| format!("{}: not a profile of this version: {error}", path.display()))?;
+        let sound = |table: &Vec<Timing>| {
+            !table.is_empty()
+                && table.iter().all(|t| t.jobs > 0 && t.fastest_ns > 0)
+                && table.is_sorted_by(|a, b| a.jobs < b.jobs)
+        };
+        if stored.v != VERSION
+            || stored.services.len() != stored.key.models.len()
+            || !stored.services.iter().all(sound)
+        {
+            return Err(format!("{}: not a profile of this version", path.display()));
+        }
+        Ok(stored)
+    }
+
+    /// Writes `path`, whole or not at all.
+    ///
+    /// # Errors
+    /// What the system refused, with the file's name.
+    pub fn save(&self, path: &Path) -> Result<(), String> {
+        let unfinished = path.with_extension("unfinished");
+        let write = || {
+            let mut text = serde_json::to_string_pretty(self)?;
+            text.push('\n');
+            if let Some(folder) = path.parent() {
+                std::fs::create_dir_all(folder)?;
+            }
+            std::fs::write(&unfinished, text)?;
+            std::fs::rename(&unfinished, path)
+        };
+        write().map_err(|error| format!("{}: {error}", path.display()))
+    }
+
+    /// What to admit with: the 99.9 % quantile and a twentieth more.
+    #[must_use]
+    pub fn profile(&self) -> Profile {
+        let service = |timing: &Timing| {
+            let planned = Duration::from_nanos(timing.p99_9_ns.saturating_add(timing.p99_9_ns / 20));
+            (timing.jobs, Service { fastest: Duration::from_nanos(timing.fastest_ns), planned })
+        };
+        Profile::new(self.services.iter().map(|table| table.iter().map(service).collect()).collect(), false)
+    }
+
+    /// Where a board's profile is kept: in the system's folder where it is writable, else in the user's;
+    /// `None` without either.
+    #[must_use]
+    pub fn place(board: &Board) -> Option<PathBuf> {
+        let system = Path::new(SYSTEM);
+        let folder = if access(system, Access::WRITE_OK).is_ok() { system.to_owned() } else { users()? };
+        Some(folder.join(file(board)))
+    }
+
+    /// The board's kept profile, the system's before the user's, if there is one.
+    #[must_use]
+    pub fn find(board: &Board) -> Option<PathBuf> {
+        let folders = [Some(PathBuf::from(SYSTEM)), users()];
+        folders.into_iter().flatten().map(|folder| folder.join(file(board))).find(|path| path.exists())
+    }
+}
+
+fn file(board: &Board) -> String {
+    format!("{}.profile.json", board.name)
+}
+
+/// The user's folder for state, after the XDG Base Directory Specification.
+fn users() -> Option<PathBuf> {
+    let set = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let state = set("XDG_STATE_HOME").or_else(|| set("HOME").map(|home| home.join(".local/state")))?;
+    Some(state.join("ocelli"))
+}
+
+/// The processor's name, as the kernel tells it.
+fn processor() -> String {
+    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let value = |key: &str| {
+        text.lines().find_map(|line| Some(line.strip_prefix(key)?.trim_start().strip_prefix(':')?.trim()))
+    };
+    let cpus = text.lines().filter(|line| line.starts_with("processor")).count();
+    let name = value("model name").or_else(|| value("CPU part")).unwrap_or(std::env::consts::ARCH);
+    format!("{name}, {cpus} CPUs")
+}

@@ -1,0 +1,209 @@
+//! The guarantee for free-running cameras: no phase is known, and none is assumed.
+//!
+//! # What is promised
+//! Every frame of every stream in the set is answered in time, for **any** phases, any batch that takes up
+//! to its planned l(b), any frame that is missing, and any jitter up to what the board states. Nothing is
+//! simulated: a schedule that works for one course of events says nothing about the next (a batch that ends
+//! early, a frame that is lost, and the order is another).
+//!
+//! # Premises
+//! - Cameras are no faster than the board says: frames arrive at least `spacing` (period less jitter) apart.
+//! - A free place at the accelerator is given at once, to the model of the earliest deadline, with all that
+//!   waits for it up to the cap, earliest deadline first ([`crate::sched::Scheduler`]).
+//! - Each of the accelerator's places needs at most l(b) for b jobs, whatever runs beside it: with several
+//!   sessions, l is measured while all of them work.
+//! - Decoding and publishing take no longer than the time reserved for them ([`super::admission::TAIL`]).
+//!
+//! # Theorem
+//! Let R be the responses (arrival to end of batch) that [`Accelerator::responses`] computes. If no R exceeds its
+//! stream's [`Demand::limit`], no frame misses, none is superseded, and no batch is cut short.
+//!
+//! *Copies.* With R < m * spacing, at most m = floor(R / spacing) + 1 jobs of a stream are outstanding
+//! (waiting or running) at once. Below, n counts outstanding jobs: the sum of m over a model's streams.
+//!
+//! *Proof.* Consider the first instant at which a job j (model k, arrived at r) exceeds its R, is dropped, or
+//! heads a batch that is cut. Before it everybody keeps to R, so the counts n hold. If a place is free at r,
+//! j starts with all that waits for k: l_k(min(B, n_k)). Otherwise some batch of n0 jobs is in service on the
+//! place that becomes free first, for at most l(n0) from r on. Follow that place until j runs on it (other
+//! places only take work away from it). Ahead of j go jobs outstanding at r, and those of the *passers*, who
+//! arrive later and have an earlier deadline: streams of shorter bound, at most floor(R_j / spacing) + 1 jobs
+//! each while j waits.
+//! - A batch of k without j is full, and full of jobs ahead of j: at most floor((n_k - 1 - n0 + passers) / B).
+//! - A batch of another model i takes B jobs ahead of j, or all of them: at most ceil((n_i - n0) / B), and one
+//!   for each passer; none is longer than l_i(min(B, n_i)).
+//! - j's own batch has at most n_k jobs. Where it follows a batch of k at once, the jobs of that batch were
+//!   outstanding until this instant, so their places in n_k are not yet taken again: n_k less that batch.
+//!   For the same reason all that waits starts when n_k less the batch before is no more than B.
+//!
+//! The sum is what [`Accelerator::worst`] maximises over n0, so j ends within R. As R is at most
+//! the limit, its batch fits as a whole before the deadline, which therefore cuts and drops nothing, and as
+//! R < depth * spacing its queue never overflows: a contradiction. Every step is monotone in the service
+//! times and in the jobs that exist: shorter services and missing frames change nothing. ∎
+//!
+//! For equal streams, one model and l(b) = a + c * b this is, with D less the reserve: N <= B and D <= P:
+//! `2a + cN <= min(D, P - J)`; D > P with two frames outstanding: `a + cN <= P` and `2(a + cN) <= D`; several
+//! models, at least as many streams: `max l(n) + sum l(n) <= min(D, P - J)`. With B < N, the last batch is
+//! taken as full where frames of those answered meanwhile may have joined it.
+//!
+//! `tests/guarantee.rs` tries it on the heart itself, on random boards with as many streams as are admitted.
+
+use crate::board::{Board, SourceSpec, Stream};
+use crate::sched::Profile;
+use crate::sched::admission::{TAIL, queue_depth};
+use crate::stream::ModelId;
+use crate::time::nanos;
+use std::time::Duration;
+
+/// What a stream asks of the accelerator, counted from a frame's arrival. All in nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Demand {
+    model: usize,
+    /// Least time between two arrivals.
+    spacing: u64,
+    /// Longest response with which nothing is late or superseded.
+    pub(super) limit: u64,
+    /// Time from arrival to deadline, at least and at most (the reserve included).
+    earliest: u64,
+    latest: u64,
+}
+
+impl Demand {
+    /// `None` when no response is short enough: the bound is used up before the frame arrives, or frames
+    /// may arrive at once.
+    pub(super) fn of(stream: &Stream) -> Option<Self> {
+        let late = delivery_jitter(stream);
+        let spread = match &stream.source {
+            SourceSpec::Synthetic { jitter, .. } => *jitter,
+            SourceSpec::File { .. } | SourceSpec::Uri { .. } | SourceSpec::Pipeline { .. } => Duration::ZERO,
+        };
+        let spacing =
+            nanos(stream.period).checked_sub(nanos(spread + late)).filter(|&spacing| spacing > 0)?;
+        let earliest = nanos(stream.latency_bound).checked_sub(nanos(Self::travel(stream)))?;
+        let in_queue = spacing.saturating_mul(queue_depth(stream) as u64) - 1;
+        let limit = earliest.checked_sub(nanos(TAIL)).filter(|&limit| limit > 0)?.min(in_queue);
+        Some(Self { model: stream.model.index(), spacing, limit, earliest, latest: earliest + nanos(late) })
+    }
+
+    /// Longest time from a frame's capture to its arrival.
+    pub(super) fn travel(stream: &Stream) -> Duration {
+        let buffered = match &stream.source {
+            // The stamp lies before the jitter buffer, the arrival behind it.
+            SourceSpec::Uri { latency, .. } => *latency,
+            SourceSpec::Synthetic { .. } | SourceSpec::File { .. } | SourceSpec::Pipeline { .. } => {
+                Duration::ZERO
+            }
+        };
+        buffered + delivery_jitter(stream)
+    }
+}
+
+/// How much later than others a frame may be delivered without a later stamp.
+fn delivery_jitter(stream: &Stream) -> Duration {
+    stream.faults.as_ref().map_or(Duration::ZERO, |faults| faults.jitter)
+}
+
+/// Planned service times of every model, by batch size from 1 to the cap.
+#[derive(Clone, Debug)]
+pub(super) struct Accelerator {
+    services: Vec<Vec<u64>>,
+}
+
+impl Accelerator {
+    pub(super) fn new(board: &Board, profile: &Profile) -> Self {
+        let models = 0..board.models.len();
+        let services = models.map(|index| {
+            let model = ModelId(index as u8);
+            let cap = profile.max_batch(model).min(board.accelerator.max_batch);
+            let sizes = (1..=cap).filter_map(|jobs| profile.service(model, jobs));
+            sizes.map(|service| nanos(service.planned)).collect()
+        });
+        Self { services: services.collect() }
+    }
+
+    fn cap(&self, model: usize) -> u64 {
+        self.services[model].len() as u64
+    }
+
+    /// l(jobs), of the largest batch where there are more; 0 for no jobs.
+    fn service(&self, model: usize, jobs: u64) -> u64 {
+        match jobs.min(self.cap(model)) {
+            0 => 0,
+            jobs => self.services[model][jobs as usize - 1],
+        }
+    }
+
+    /// Longest response of a job of `model` when `outstanding` jobs of each model may be outstanding (this
+    /// one included), and `passers` of each may overtake it. See the theorem.
+    fn worst(&self, model: usize, outstanding: &[u64], passers: &[u64]) -> u64 {
+        let (all, cap) = (outstanding[model], self.cap(model));
+        let mut worst = self.service(model, all);
+        for (first, &there) in outstanding.iter().enumerate() {
+            let most = (there - u64::from(first == model)).min(self.cap(first));
+            for running in 1..=most {
+                let mut others = 0;
+                for (other, &there) in outstanding.iter().enumerate().filter(|&(other, _)| other != model) {
+                    let waiting = there - if first == other { running } else { 0 };
+                    let batches =
+                        if there == 0 { 0 } else { waiting.div_ceil(self.cap(other)) + passers[other] };
+                    others = batches.saturating_mul(self.service(other, there)).saturating_add(others);
+                }
+                let follows = first == model && others == 0;
+                let ahead = all - 1 - if first == model { running } else { 0 } + passers[model];
+                let mut full = ahead / cap;
+                if all - if follows { running } else { 0 } <= cap {
+                    full = 0;
+                } else if follows && all <= 2 * cap {
+                    full = full.min(1);
+                }
+                let before = match (follows, full) {
+                    (false, _) => 0,
+                    (true, 0) => running,
+                    (true, _) => cap,
+                };
+                let own = full.saturating_mul(self.service(model, cap));
+                let last = self.service(model, all - before);
+                let [first, rest] = [self.service(first, running) + last, others.saturating_add(own)];
+                worst = worst.max(first.saturating_add(rest));
+            }
+        }
+        worst
+    }
+
+    /// The longest response of each stream's frames, in nanoseconds from arrival to the end of their batch;
+    /// the first stream (its position) that exceeds its limit, and by what response, if one does.
+    pub(super) fn responses(&self, demands: &[Demand]) -> Result<Vec<u64>, (usize, u64)> {
+        let mut responses = vec![0; demands.len()];
+        loop {
+            let mut outstanding = vec![0; self.services.len()];
+            for (index, (demand, response)) in demands.iter().zip(&responses).enumerate() {
+                if self.cap(demand.model) == 0 {
+                    return Err((index, u64::MAX));
+                }
+                outstanding[demand.model] += response / demand.spacing + 1;
+            }
+            let mut next: Vec<u64> = Vec::with_capacity(demands.len());
+            for (index, (demand, response)) in demands.iter().zip(&responses).enumerate() {
+                // Equal streams have equal answers.
+                if index > 0 && demands[index - 1] == *demand && responses[index - 1] == *response {
+                    next.push(next[index - 1]);
+                    continue;
+                }
+                let mut passers = vec![0; self.services.len()];
+                for (position, other) in demands.iter().enumerate() {
+                    if position != index && other.earliest < demand.latest {
+                        passers[other.model] += response / other.spacing + 1;
+                    }
+                }
+                let worst = self.worst(demand.model, &outstanding, &passers);
+                if worst > demand.limit {
+                    return Err((index, worst));
+                }
+                next.push(worst);
+            }
+            if next == responses {
+                return Ok(responses);
+            }
+            responses = next;
+        }
+    }
+}
