@@ -299,7 +299,9 @@ impl<P> Pipeline<P> {
     /// When [`Pipeline::poll`] has something even if nothing happens before.
     #[must_use]
     pub fn poll_at(&self) -> Option<Instant> {
-        self.aligner.poll_at()
+        // With every place taken, a batch that is held back waits for a completion.
+        let held = self.scheduler.poll_at().filter(|_| self.in_flight < self.max_in_flight);
+        [self.aligner.poll_at(), held].into_iter().flatten().min()
     }
 
     /// Whether no frame is on its way.

@@ -30,6 +30,8 @@ pub struct Scheduler<P> {
     newest: Vec<Instant>,
     /// Per model, every waiting job, and some that no longer wait.
     order: Vec<BinaryHeap<Key>>,
+    /// When a batch that is held back on purpose is to be looked at again.
+    held_until: Option<Instant>,
 }
 
 impl<P> Scheduler<P> {
@@ -41,7 +43,7 @@ impl<P> Scheduler<P> {
         let models = schedule.streams().iter().map(|s| s.model.index() + 1).max().unwrap_or(0);
         // Twice as many entries as jobs can wait: a sweep then always frees at least half of them.
         let order = (0..models).map(|_| BinaryHeap::with_capacity(2 * waiting)).collect();
-        Self { newest: vec![Instant::default(); queues.len()], schedule, queues, order }
+        Self { newest: vec![Instant::default(); queues.len()], schedule, queues, order, held_until: None }
     }
 
     /// What was admitted.
@@ -92,9 +94,17 @@ impl<P> Scheduler<P> {
         self.queues.iter_mut().find_map(VecDeque::pop_front)
     }
 
-    /// Fills `batch` with the jobs to run next; false when no job waits. Call [`Scheduler::pop_hopeless`]
-    /// until it is empty before.
+    /// When [`Scheduler::fill`] may have a batch even if nothing happens before; `None` where only an event
+    /// changes that.
+    #[must_use]
+    pub fn poll_at(&self) -> Option<Instant> {
+        self.held_until
+    }
+
+    /// Fills `batch` with the jobs to run next; false when no job waits, or none is to start yet. Call
+    /// [`Scheduler::pop_hopeless`] until it is empty before.
     pub fn fill(&mut self, now: Instant, batch: &mut Batch<P>) -> bool {
+        self.held_until = None;
         let queues = &self.queues;
         for order in &mut self.order {
             while order.peek().is_some_and(|&Reverse(key)| !waits(queues, key)) {
