@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Version of the file's form.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Where a service keeps its state, when the system has made the folder for it.
 const SYSTEM: &str = "/var/lib/ocelli";
 
@@ -40,6 +40,8 @@ pub struct Timing {
 pub struct Key {
     /// The computing device: the processor's name, or "simulated".
     pub device: String,
+    /// The power mode that the system is in, as far as it says.
+    pub power_mode: String,
     /// The backend's name and version.
     pub backend: String,
     /// The backend's settings.
@@ -75,12 +77,14 @@ impl Key {
     /// The key of `board` here and now, on a backend of this name and version.
     #[must_use]
     pub fn new(board: &Board, backend: &str) -> Self {
-        let (device, settings) = match &board.accelerator.backend {
-            simulated @ BackendSpec::Simulated { .. } => ("simulated".to_owned(), simulated.to_string()),
-            BackendSpec::OnnxRuntime { sessions, threads, .. } => {
-                (processor(), format!("sessions {sessions}, threads {threads}"))
+        let (device, power_mode, settings) = match &board.accelerator.backend {
+            simulated @ BackendSpec::Simulated { .. } => {
+                ("simulated".to_owned(), "simulated".to_owned(), simulated.to_string())
             }
-            other @ BackendSpec::TensorRt { .. } => (processor(), other.to_string()),
+            BackendSpec::OnnxRuntime { sessions, threads, .. } => {
+                (processor(), power_mode(), format!("sessions {sessions}, threads {threads}"))
+            }
+            other @ BackendSpec::TensorRt { .. } => (processor(), power_mode(), other.to_string()),
         };
         let settings = format!("{settings}, max_batch {}", board.accelerator.max_batch);
         let models = board.models.iter().enumerate().map(|(index, model)| {
@@ -94,7 +98,7 @@ impl Key {
                 }),
             }
         });
-        Self { device, backend: backend.to_owned(), settings, models: models.collect() }
+        Self { device, power_mode, backend: backend.to_owned(), settings, models: models.collect() }
     }
 
     /// What differs from the key that is needed `here`, in words; empty when nothing does.
@@ -107,6 +111,7 @@ impl Key {
             }
         };
         compare("device", &self.device, &here.device);
+        compare("power mode", &self.power_mode, &here.power_mode);
         compare("backend", &self.backend, &here.backend);
         compare("settings", &self.settings, &here.settings);
         let names = |key: &Self| key.models.iter().map(|m| m.id.as_str()).collect::<Vec<_>>().join(", ");
@@ -213,4 +218,21 @@ fn processor() -> String {
     let cpus = text.lines().filter(|line| line.starts_with("processor")).count();
     let name = value("model name").or_else(|| value("CPU part")).unwrap_or(std::env::consts::ARCH);
     format!("{name}, {cpus} CPUs")
+}
+
+/// What limits the clocks: a Jetson's power mode, and how the first processor's clock is governed and up to
+/// where. All three outlive a load: the clock of the moment is not among them.
+fn power_mode() -> String {
+    let said = |path: &str| {
+        let text = std::fs::read_to_string(path).ok()?;
+        (!text.trim().is_empty()).then(|| text.trim().to_owned())
+    };
+    let cpu = |file: &str| said(&format!("/sys/devices/system/cpu/cpu0/cpufreq/{file}"));
+    let parts = [
+        said("/var/lib/nvpmodel/status"),
+        cpu("scaling_governor"),
+        cpu("scaling_max_freq").map(|khz| format!("{khz} kHz")),
+    ];
+    let parts: Vec<String> = parts.into_iter().flatten().collect();
+    if parts.is_empty() { "not stated".to_owned() } else { parts.join(", ") }
 }
