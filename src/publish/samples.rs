@@ -5,7 +5,7 @@ use crate::detection::Detection;
 use crate::image::PixelFormat;
 use crate::job::{DropReason, Outcome, bounded};
 use crate::model::{Activation, Channels, Decoder, Element, Fit, Input, Model, TensorLayout};
-use crate::record::{Event, Record, Served, SetMember, SetRecord};
+use crate::record::{Event, Missing, Record, Served, SetMember, SetRecord};
 use crate::stream::{Criticality, ModelId, StreamId, StreamState};
 use crate::time::Instant;
 use std::sync::Arc;
@@ -112,7 +112,13 @@ pub fn dropped(sequence: u64) -> Record {
 }
 
 pub fn set() -> SetRecord {
-    let member = |stream, frame| SetMember { stream: StreamId(stream), frame, state: StreamState::Full };
+    let member = |stream, frame: Option<_>| SetMember {
+        stream: StreamId(stream),
+        frame,
+        captured: frame.map(|_| Instant::from_nanos(1_000_000_000)),
+        missing: if frame.is_none() { Some(Missing::NotDue) } else { None },
+        state: StreamState::Full,
+    };
     SetRecord {
         set: 0,
         instant: Instant::from_nanos(1_000_000_000),

@@ -1,7 +1,7 @@
 //! One number for all records of a simulation: two runs that differ anywhere differ here.
 
 use crate::job::Outcome;
-use crate::record::{Message, Record, SetRecord};
+use crate::record::{Message, Missing, Record, SetRecord};
 use crate::stream::StreamState;
 use crate::time::nanos;
 use sha2::{Digest as _, Sha256};
@@ -50,6 +50,11 @@ impl Digest {
         for member in &record.members {
             let (sequence, ended) = member.frame.unzip();
             self.put([sequence.unwrap_or(u64::MAX), ended.map_or(u64::MAX, outcome), state(member.state)]);
+            let missing = member.missing.map_or(0, |missing| match missing {
+                Missing::Lost(reason) => outcome(Outcome::Dropped(reason)),
+                other => u64::from(other.as_str().as_bytes()[0]) << 8,
+            });
+            self.put([member.captured.map_or(u64::MAX, |at| at.as_nanos()), missing]);
         }
     }
 
