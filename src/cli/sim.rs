@@ -89,10 +89,11 @@ impl Sim {
         }
         let plan = Plan { service, scenario, seed: self.seed, time: self.time };
         let described = board.clone();
+        let mut lines = sim::results::Lines::new(&described);
         let simulation = sim::simulate(board, schedule, plan, &mut |message| {
             let Some(results) = &mut results else { return Ok(()) };
             line.clear();
-            sim::results::line(&mut line, &described, message);
+            lines.line(&mut line, message);
             results.write(&line)
         })?;
         results.map_or(Ok(()), Out::finish)?;

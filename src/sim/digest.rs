@@ -52,7 +52,11 @@ impl Digest {
             self.put([sequence.unwrap_or(u64::MAX), ended.map_or(u64::MAX, outcome), state(member.state)]);
             let missing = member.missing.map_or(0, |missing| match missing {
                 Missing::Lost(reason) => outcome(Outcome::Dropped(reason)),
-                other => u64::from(other.as_str().as_bytes()[0]) << 8,
+                Missing::Down => u64::MAX,
+                Missing::Shed => u64::MAX - 1,
+                Missing::Ended => u64::MAX - 2,
+                Missing::NotDue => u64::MAX - 3,
+                Missing::Late => u64::MAX - 4,
             });
             self.put([member.captured.map_or(u64::MAX, |at| at.as_nanos()), missing]);
         }
