@@ -46,8 +46,8 @@ struct Group {
     deadline: Duration,
     /// Half the shortest period: captures further apart than this are different instants.
     reach: Duration,
-    /// The last closed instant.
-    closed: Option<Instant>,
+    /// The last closed instant, and whether the leader made it.
+    closed: Option<(Instant, bool)>,
     /// Whether something has happened since the last look.
     changed: bool,
 }
@@ -167,7 +167,9 @@ impl Group {
         self.changed = true;
         let at = frame.captured;
         let next = self.lead_after(None);
-        if self.closed.is_some_and(|closed| is_past(at, closed, next, self.reach)) {
+        let reach = self.reach;
+        let past = |(instant, led)| at <= instant || is_near(at, instant, led, next, reach);
+        if self.closed.is_some_and(past) {
             return;
         }
         let apart = self.reach * 2 / APART;
@@ -247,12 +249,14 @@ impl Group {
 
     /// Closes an instant: its frames, and those that came too late for it, stand in no other.
     fn forget(&mut self, oldest: &Oldest) {
-        self.closed = self.closed.max(Some(oldest.instant));
+        let &Oldest { instant, next, led, .. } = oldest;
+        self.closed = self.closed.max(Some((instant, led)));
         for member in &mut self.members {
             let chosen = member.choose(oldest, self.reach).map(|frame| frame.captured);
             while let Some(front) = member.frames.front()
                 && (chosen.is_some_and(|chosen| front.captured <= chosen)
-                    || is_past(front.captured, oldest.instant, oldest.next, self.reach))
+                    || front.captured <= instant
+                    || is_near(front.captured, instant, led, next, self.reach))
             {
                 member.frames.pop_front();
             }
@@ -266,12 +270,7 @@ impl Member {
         let &Oldest { instant, next, led, .. } = oldest;
         let in_reach = self.frames.iter().take_while(|frame| frame.captured < instant + reach);
         in_reach
-            .filter(|frame| distance(frame.captured, instant) < reach)
-            .filter(|frame| match next {
-                Some(next) if led => distance(frame.captured, instant) <= distance(frame.captured, next),
-                Some(next) => distance(frame.captured, next) >= reach,
-                None => true,
-            })
+            .filter(|frame| is_near(frame.captured, instant, led, next, reach))
             .min_by_key(|frame| distance(frame.captured, instant))
     }
 
@@ -310,10 +309,14 @@ impl Member {
     }
 }
 
-/// Whether a capture belongs to a closed instant or lies before it. `next` is the leader's next instant.
-fn is_past(at: Instant, closed: Instant, next: Option<Instant>, reach: Duration) -> bool {
-    let nearer_to_next = next.is_some_and(|next| distance(at, next) < distance(at, closed));
-    at <= closed || (at.since(closed) < reach && !nearer_to_next)
+/// Whether a capture goes to an instant: `next` is the leader's next one. One that the leader did not make gets
+/// only what the leader's do not.
+fn is_near(at: Instant, instant: Instant, led: bool, next: Option<Instant>, reach: Duration) -> bool {
+    distance(at, instant) < reach
+        && next.is_none_or(|next| match led {
+            true => distance(at, instant) <= distance(at, next),
+            false => distance(at, next) >= reach,
+        })
 }
 
 fn distance(a: Instant, b: Instant) -> Duration {
