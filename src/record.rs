@@ -1,5 +1,6 @@
 //! What leaves the runtime: one record a frame, one a set, and events.
 
+use crate::cause::MissCause;
 use crate::detection::Detections;
 use crate::job::{DropReason, Outcome};
 use crate::stream::{ModelId, StreamId, StreamState};
@@ -24,6 +25,8 @@ pub struct Record {
     pub finished: Instant,
     /// How it ended.
     pub outcome: Outcome,
+    /// Why its result was late; `None` when it was not.
+    pub cause: Option<MissCause>,
     /// The stream's service at that moment.
     pub state: StreamState,
     /// Age of the stream's last good result before this one, measured from that result's capture to this

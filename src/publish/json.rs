@@ -19,6 +19,7 @@
 //! come within a version; a key that changes its meaning makes a new version.
 
 use crate::board::Board;
+use crate::cause::MissCause;
 use crate::detection::Detection;
 use crate::job::{DropReason, Outcome};
 use crate::publish::recent::Recent;
@@ -205,6 +206,9 @@ struct Frame<'a> {
     /// Why it was dropped; null when it was not.
     #[schemars(extend("enum" = reasons()))]
     reason: Option<&'static str>,
+    /// Which stage made it late; null when it was not.
+    #[schemars(extend("enum" = causes()))]
+    cause: Option<&'static str>,
     /// Service of the stream at that moment.
     #[schemars(extend("enum" = states()))]
     state: &'static str,
@@ -315,6 +319,10 @@ fn reasons() -> Vec<Option<&'static str>> {
     DropReason::ALL.iter().map(|reason| Some(reason.as_str())).chain([None]).collect()
 }
 
+fn causes() -> Vec<Option<&'static str>> {
+    MissCause::ALL.iter().map(|cause| Some(cause.as_str())).chain([None]).collect()
+}
+
 fn missing() -> Vec<Option<&'static str>> {
     Missing::WORDS.into_iter().map(Some).chain([None]).collect()
 }
@@ -340,6 +348,7 @@ impl<'a> Frame<'a> {
             }),
             outcome,
             reason,
+            cause: record.cause.map(MissCause::as_str),
             state: record.state.as_str(),
             last_good_age_us: record.last_good_age.map(ceil_us),
             model: served.map(|served| model_id(board, served.model)),
@@ -497,7 +506,7 @@ mod tests {
         let expected = serde_json::json!({
             "v": 1, "type": "frame", "stream": "front", "sequence": 3,
             "captured_ns": 1_000_000_000_u64, "finished_ns": 1_041_230_001_u64, "wall_ns": 99,
-            "latency_us": 41_231, "lateness_us": -58_769, "outcome": "met", "reason": null, "state": "full",
+            "latency_us": 41_231, "lateness_us": -58_769, "outcome": "met", "reason": null, "cause": null, "state": "full",
             "last_good_age_us": 74_231, "model": "person", "batch": 2,
             "timing": {"capture_us": 2001, "queue_us": 8000, "service_us": 30_000, "decode_us": 1230},
             "detections": [

@@ -93,6 +93,7 @@ pub fn served(sequence: u64) -> Record {
         deadline: after(100_000),
         finished: after(41_230) + Duration::from_nanos(1),
         outcome: Outcome::Met,
+        cause: None,
         state: StreamState::Full,
         last_good_age: Some(Duration::from_nanos(74_230_001)),
         served: Some(Served {

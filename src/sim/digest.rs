@@ -37,7 +37,8 @@ impl Digest {
         let age = record.last_good_age.map_or(u64::MAX, nanos);
         self.put([1, u64::from(record.stream.0), record.sequence, record.captured.as_nanos()]);
         self.put([record.deadline.as_nanos(), record.finished.as_nanos()]);
-        self.put([outcome(record.outcome), state(record.state), age]);
+        let cause = record.cause.map_or(u64::MAX, |cause| cause.index() as u64);
+        self.put([outcome(record.outcome), cause, state(record.state), age]);
         if let Some(served) = &record.served {
             self.put([u64::from(served.model.0), u64::from(served.batch), served.arrived.as_nanos()]);
             self.put([served.submitted.as_nanos(), served.completed.as_nanos()]);
