@@ -1,12 +1,25 @@
 //! Putting results of the same instant side by side, last of all, so that no camera waits for another.
 //!
-//! A set's members are frames whose captures lie within half the shortest period of the set's streams of the
-//! first one's. It is closed when every member that is expected has ended, or at its deadline; a member that
-//! is shed, down or at its end is named at once, not waited for. A frame belongs to one set only.
+//! Which frames belong together. Of a set's cameras that are served, the one with the shortest period (the
+//! first of them in the set) *leads*: its captures are the set's instants, save those less than half that
+//! period, P/2, after the one before. Every other frame goes to the nearest instant, if that is less than P/2
+//! away; where two frames of a camera go to one instant, the nearer is taken; of equals, the older one. A frame
+//! stands in one set only. Frames that no instant is near (the leader is silent, or has slipped) make one of
+//! their own, the oldest first. So cameras with one trigger meet within its tolerance, and free-running ones
+//! stay paired the same way until their drift makes another frame the nearest: then one frame is left out, or
+//! one instant has none.
+//!
+//! When a set is closed. As soon as nothing is awaited: every camera's frame has ended, or none can come any
+//! more. A camera that is shed, down or at its end is named at once, and so is a slower one that is not due.
+//! Nothing waits for a nearer frame than the one that is there. At the latest it is closed at its deadline,
+//! with the missing members named; what comes for it later is in no set.
+//!
+//! Captures of one camera closer than P/8 count as one, so that a camera that bursts fills no queue here; a
+//! stamp that lies before the last closed instant belongs to no set.
 
 use crate::board::{Board, Set};
-use crate::job::Outcome;
-use crate::record::{SetMember, SetRecord};
+use crate::job::{DropReason, Outcome};
+use crate::record::{Missing, SetMember, SetRecord};
 use crate::stream::{StreamId, StreamState};
 use crate::time::Instant;
 use std::collections::VecDeque;
@@ -14,6 +27,8 @@ use std::time::Duration;
 
 /// Most instants of one set that may be open at once; one more closes the oldest.
 const MOST_OPEN: usize = 256;
+/// Captures of one camera that are told apart, a shortest period.
+const APART: u32 = 8;
 
 /// All sets of a board.
 #[derive(Debug)]
@@ -21,35 +36,50 @@ pub struct Aligner {
     groups: Vec<Group>,
     /// Per stream: the group it is a member of, and its position there.
     places: Vec<Option<(usize, usize)>>,
-    states: Vec<StreamState>,
     /// Whether no more frames come.
     closing: bool,
 }
 
 #[derive(Debug)]
 struct Group {
-    streams: Vec<StreamId>,
+    members: Vec<Member>,
     deadline: Duration,
-    /// Captures further apart than this are different instants.
+    /// Half the shortest period: captures further apart than this are different instants.
     reach: Duration,
-    open: VecDeque<OpenSet>,
-    /// Instants that can be open before the first one's deadline.
-    most: usize,
-    /// Captures up to here belong to sets that are closed.
-    closed: Option<Instant>,
+    /// The last closed instant, and whether the leader made it.
+    closed: Option<(Instant, bool)>,
+    /// Whether something has happened since the last look.
+    changed: bool,
 }
 
 #[derive(Debug)]
-struct OpenSet {
-    instant: Instant,
-    members: heapless::Vec<Option<Member>, { crate::record::MAX_SET }>,
+struct Member {
+    stream: StreamId,
+    period: Duration,
+    state: StreamState,
+    /// Frames in no closed set, by capture.
+    frames: VecDeque<Frame>,
+    /// Latest capture.
+    newest: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Member {
+struct Frame {
     sequence: u64,
     captured: Instant,
     outcome: Option<Outcome>,
+}
+
+/// The oldest instant of a group.
+#[derive(Clone, Copy, Debug)]
+struct Oldest {
+    instant: Instant,
+    /// Its deadline counts from here: the first capture that may belong to it.
+    first: Instant,
+    /// The leader's next instant, as far as it is known.
+    next: Option<Instant>,
+    /// Whether the leader made it.
+    led: bool,
 }
 
 impl Aligner {
@@ -63,129 +93,230 @@ impl Aligner {
             }
             Group::new(board, set)
         });
-        Self {
-            groups: groups.collect(),
-            states: vec![StreamState::Starting; places.len()],
-            places,
-            closing: false,
-        }
+        Self { groups: groups.collect(), places, closing: false }
     }
 
     /// A frame was captured (or is known to be lost: settle it too).
     pub fn captured(&mut self, stream: StreamId, sequence: u64, captured: Instant) {
         if let Some((group, position)) = self.places[stream.index()] {
-            self.groups[group].enter(position, Member { sequence, captured, outcome: None });
+            self.groups[group].enter(position, Frame { sequence, captured, outcome: None });
         }
     }
 
     /// A frame has ended.
     pub fn settled(&mut self, stream: StreamId, sequence: u64, outcome: Outcome) {
         let Some((group, position)) = self.places[stream.index()] else { return };
-        for open in &mut self.groups[group].open {
-            if let Some(member) = open.members[position].as_mut().filter(|m| m.sequence == sequence) {
-                member.outcome = Some(outcome);
-            }
+        let group = &mut self.groups[group];
+        if let Some(frame) = group.members[position].frames.iter_mut().find(|f| f.sequence == sequence) {
+            frame.outcome = Some(outcome);
+            group.changed = true;
         }
     }
 
     /// A stream's service changed.
     pub fn stream_changed(&mut self, stream: StreamId, state: StreamState) {
-        self.states[stream.index()] = state;
+        if let Some((group, position)) = self.places[stream.index()] {
+            self.groups[group].members[position].state = state;
+            self.groups[group].changed = true;
+        }
     }
 
     /// No more frames come: whatever is open is due.
     pub fn close(&mut self) {
         self.closing = true;
+        self.groups.iter_mut().for_each(|group| group.changed = true);
     }
 
     /// A set that is complete, or whose deadline has passed.
     pub fn poll(&mut self, now: Instant) -> Option<SetRecord> {
-        let (states, closing) = (&self.states, self.closing);
-        self.groups.iter_mut().enumerate().find_map(|(index, group)| {
-            let oldest = group.open.front()?;
-            let due = closing
-                || group.open.len() == group.most
-                || now >= oldest.instant + group.deadline
-                || group.streams.iter().zip(&oldest.members).all(|(stream, member)| match member {
-                    Some(member) => member.outcome.is_some(),
-                    None => !matches!(states[stream.index()], StreamState::Full | StreamState::Starting),
-                });
-            if !due {
-                return None;
-            }
-            let closed = group.open.pop_front()?;
-            group.closed = Some(closed.instant + group.reach);
-            Some(closed.record(index as u8, &group.streams, states, now))
-        })
+        let closing = self.closing;
+        let mut groups = self.groups.iter_mut().enumerate();
+        groups.find_map(|(index, group)| group.poll(index as u8, now, closing))
     }
 
     /// When the next deadline of a set is.
     #[must_use]
     pub fn poll_at(&self) -> Option<Instant> {
-        self.groups.iter().filter_map(|g| g.open.front().map(|open| open.instant + g.deadline)).min()
+        self.groups.iter().filter_map(Group::due_at).min()
     }
 }
 
 impl Group {
     fn new(board: &Board, set: &Set) -> Self {
-        let shortest = set.streams.iter().map(|s| board.streams[s.index()].period).min().unwrap_or_default();
+        let period = |stream: &StreamId| board.streams[stream.index()].period;
+        let shortest = set.streams.iter().map(period).min().unwrap_or_default();
         let instants = set.deadline.as_nanos().div_ceil(shortest.as_nanos().max(1)) + 2;
         let most = usize::try_from(instants).unwrap_or(MOST_OPEN).min(MOST_OPEN);
+        let member = |stream: &StreamId| Member {
+            stream: *stream,
+            period: period(stream),
+            state: StreamState::Starting,
+            frames: VecDeque::with_capacity(most * APART as usize),
+            newest: None,
+        };
         Self {
-            streams: set.streams.clone(),
+            members: set.streams.iter().map(member).collect(),
             deadline: set.deadline,
             reach: shortest / 2,
-            open: VecDeque::with_capacity(most),
-            most,
             closed: None,
+            changed: false,
         }
     }
 
-    fn enter(&mut self, position: usize, member: Member) {
-        if self.closed.is_some_and(|closed| member.captured < closed) {
-            return;
-        }
+    fn enter(&mut self, position: usize, frame: Frame) {
+        self.changed = true;
+        let at = frame.captured;
+        let next = self.lead_after(None);
         let reach = self.reach;
-        let nearest = self
-            .open
-            .iter_mut()
-            .filter(|open| open.members[position].is_none())
-            .map(|open| (distance(open.instant, member.captured), open))
-            .filter(|&(away, _)| away < reach)
-            .min_by_key(|&(away, _)| away);
-        if let Some((_, open)) = nearest {
-            open.members[position] = Some(member);
+        let past = |(instant, led)| at <= instant || is_near(at, instant, led, next, reach);
+        if self.closed.is_some_and(past) {
             return;
         }
-        if self.open.len() < self.most {
-            let mut members = heapless::Vec::new();
-            // Boards allow at most MAX_SET members, so this always fits.
-            let _ = members.resize(self.streams.len(), None);
-            members[position] = Some(member);
-            let at = self.open.partition_point(|open| open.instant <= member.captured);
-            self.open.insert(at, OpenSet { instant: member.captured, members });
+        let apart = self.reach * 2 / APART;
+        let member = &mut self.members[position];
+        member.newest = member.newest.max(Some(at));
+        let place = member.frames.partition_point(|other| other.captured <= at);
+        let before = place.checked_sub(1).and_then(|place| member.frames.get(place));
+        let same = |other: Option<&Frame>| other.is_some_and(|other| distance(other.captured, at) < apart);
+        let full = member.frames.len() == member.frames.capacity();
+        if !full && !same(before) && !same(member.frames.get(place)) {
+            member.frames.insert(place, frame);
+        }
+    }
+
+    /// The member whose captures are the instants.
+    fn leader(&self) -> Option<&Member> {
+        let served = self.members.iter().filter(|member| member.state.is_served());
+        served.min_by_key(|member| member.period)
+    }
+
+    /// The leader's first capture that lies at least half a period after an instant, or its first at all.
+    fn lead_after(&self, instant: Option<Instant>) -> Option<Instant> {
+        let from = instant.map_or(Instant::default(), |instant| instant + self.reach);
+        let frames = &self.leader()?.frames;
+        frames.iter().map(|frame| frame.captured).find(|&captured| captured >= from)
+    }
+
+    fn first(&self) -> Option<Instant> {
+        self.members.iter().filter_map(|member| member.frames.front()).map(|frame| frame.captured).min()
+    }
+
+    fn due_at(&self) -> Option<Instant> {
+        self.first().map(|first| first + self.deadline)
+    }
+
+    fn oldest(&self) -> Option<Oldest> {
+        let first = self.first()?;
+        let lead = self.lead_after(None);
+        Some(match lead.filter(|lead| lead.since(first) < self.reach) {
+            Some(instant) => Oldest { instant, first, next: self.lead_after(lead), led: true },
+            None => Oldest { instant: first, first, next: lead, led: false },
+        })
+    }
+
+    fn poll(&mut self, index: u8, now: Instant, closing: bool) -> Option<SetRecord> {
+        if !self.changed && self.due_at().is_none_or(|due| now < due) {
+            return None;
+        }
+        let Some(oldest) = self.oldest() else {
+            self.changed = false;
+            return None;
+        };
+        let due = closing
+            || now >= oldest.first + self.deadline
+            || self.members.iter().any(|member| member.frames.len() == member.frames.capacity())
+            || self.members.iter().all(|member| match member.choose(&oldest, self.reach) {
+                Some(frame) => frame.outcome.is_some(),
+                None => !member.is_awaited(oldest.instant, self.reach),
+            });
+        if !due {
+            self.changed = false;
+            return None;
+        }
+        let record = self.record(index, &oldest, now);
+        self.forget(&oldest);
+        Some(record)
+    }
+
+    fn record(&self, set: u8, oldest: &Oldest, now: Instant) -> SetRecord {
+        let members = self.members.iter().map(|member| member.part(oldest, self.reach));
+        let members: heapless::Vec<SetMember, { crate::record::MAX_SET }> = members.collect();
+        let stamps = || members.iter().filter(|m| m.missing.is_none()).filter_map(|m| m.captured);
+        let earliest = stamps().min().unwrap_or(oldest.instant);
+        let skew = stamps().max().unwrap_or(earliest).since(earliest);
+        SetRecord { set, instant: earliest, skew, finished: now, members }
+    }
+
+    /// Closes an instant: its frames, and those that came too late for it, stand in no other.
+    fn forget(&mut self, oldest: &Oldest) {
+        let &Oldest { instant, next, led, .. } = oldest;
+        self.closed = self.closed.max(Some((instant, led)));
+        for member in &mut self.members {
+            let chosen = member.choose(oldest, self.reach).map(|frame| frame.captured);
+            while let Some(front) = member.frames.front()
+                && (chosen.is_some_and(|chosen| front.captured <= chosen)
+                    || front.captured <= instant
+                    || is_near(front.captured, instant, led, next, self.reach))
+            {
+                member.frames.pop_front();
+            }
         }
     }
 }
 
-impl OpenSet {
-    fn record(self, set: u8, streams: &[StreamId], states: &[StreamState], now: Instant) -> SetRecord {
-        let stamps = || self.members.iter().flatten().map(|member| member.captured);
-        let earliest = stamps().min().unwrap_or(self.instant);
-        let latest = stamps().max().unwrap_or(self.instant);
-        let members = streams.iter().zip(&self.members).map(|(&stream, member)| SetMember {
-            stream,
-            frame: member.and_then(|m| m.outcome.map(|outcome| (m.sequence, outcome))),
-            state: states[stream.index()],
-        });
-        SetRecord {
-            set,
-            instant: earliest,
-            skew: latest.since(earliest),
-            finished: now,
-            members: members.collect(),
+impl Member {
+    /// The frame that belongs to an instant.
+    fn choose(&self, oldest: &Oldest, reach: Duration) -> Option<&Frame> {
+        let &Oldest { instant, next, led, .. } = oldest;
+        let in_reach = self.frames.iter().take_while(|frame| frame.captured < instant + reach);
+        in_reach
+            .filter(|frame| is_near(frame.captured, instant, led, next, reach))
+            .min_by_key(|frame| distance(frame.captured, instant))
+    }
+
+    /// Whether a frame for an instant that has none yet may come: frames come in order of their captures, and
+    /// not sooner one after the other than a period, less a little jitter.
+    fn is_awaited(&self, instant: Instant, reach: Duration) -> bool {
+        let may_come = self.state.is_served() || self.state == StreamState::Starting;
+        may_come
+            && self.newest.is_none_or(|newest| {
+                newest <= instant && newest + self.period.saturating_sub(reach / 4) < instant + reach
+            })
+    }
+
+    fn part(&self, oldest: &Oldest, reach: Duration) -> SetMember {
+        let frame = self.choose(oldest, reach);
+        let missing = match frame.map(|frame| frame.outcome) {
+            Some(Some(Outcome::Met | Outcome::Late)) => None,
+            Some(Some(Outcome::Dropped(DropReason::Shed))) => Some(Missing::Shed),
+            Some(Some(Outcome::Dropped(reason))) => Some(Missing::Lost(reason)),
+            Some(None) => Some(Missing::Late),
+            None => Some(match self.state {
+                StreamState::Down => Missing::Down,
+                StreamState::Shed => Missing::Shed,
+                StreamState::Ended => Missing::Ended,
+                _ if self.is_awaited(oldest.instant, reach) => Missing::Late,
+                _ => Missing::NotDue,
+            }),
+        };
+        SetMember {
+            stream: self.stream,
+            frame: frame.and_then(|frame| Some((frame.sequence, frame.outcome?))),
+            captured: frame.map(|frame| frame.captured),
+            missing,
+            state: self.state,
         }
     }
+}
+
+/// Whether a capture goes to an instant: `next` is the leader's next one. One that the leader did not make gets
+/// only what the leader's do not.
+fn is_near(at: Instant, instant: Instant, led: bool, next: Option<Instant>, reach: Duration) -> bool {
+    distance(at, instant) < reach
+        && next.is_none_or(|next| match led {
+            true => distance(at, instant) <= distance(at, next),
+            false => distance(at, next) >= reach,
+        })
 }
 
 fn distance(a: Instant, b: Instant) -> Duration {

@@ -218,6 +218,12 @@ pub struct Batch<P> {
     pub submitted: Instant,
     /// When the backend was done with it.
     pub completed: Instant,
+    /// When a place at the accelerator became free for it.
+    pub free: Instant,
+    /// Service time planned for it.
+    pub planned: Duration,
+    /// Service time planned for a batch of one of its jobs.
+    pub alone: Duration,
     /// Accelerator time it took, as the backend measured it.
     pub service: Duration,
     /// Why there are no outputs, if there are none.
@@ -235,6 +241,9 @@ impl<P> Batch<P> {
             outputs: Vec::new(),
             submitted: Instant::default(),
             completed: Instant::default(),
+            free: Instant::default(),
+            planned: Duration::ZERO,
+            alone: Duration::ZERO,
             service: Duration::ZERO,
             fault: None,
         }

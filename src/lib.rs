@@ -11,6 +11,7 @@ pub mod stream;
 pub mod image;
 pub mod detection;
 pub mod job;
+pub mod cause;
 pub mod record;
 pub mod stats;
 // Description: what a board and its models are.

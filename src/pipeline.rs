@@ -9,6 +9,7 @@
 
 use crate::align::Aligner;
 use crate::board::Board;
+use crate::cause::MissCause;
 use crate::job::{Batch, DropReason, Job, Lost, Outcome};
 use crate::record::{Event, SetRecord};
 use crate::sched::{Schedule, Scheduler};
@@ -45,6 +46,8 @@ pub enum Effect<P> {
 pub struct StreamTotals {
     /// Where each frame ended.
     pub ledger: Ledger,
+    /// Late ones by cause (index: [`MissCause::index`]); they add up to `ledger.late`.
+    pub causes: [u64; MissCause::ALL.len()],
     /// Capture to published result.
     pub latency: Histogram,
     /// The service it gets now.
@@ -94,6 +97,8 @@ pub struct Pipeline<P> {
     #[allow(clippy::vec_box)] // The boxes themselves go round.
     idle: Vec<Box<Batch<P>>>,
     in_flight: usize,
+    /// When the last batch came back that left no place free.
+    free: Instant,
     max_in_flight: usize,
     batches: BatchTotals,
     last_fault: Option<crate::job::BatchFault>,
@@ -113,6 +118,7 @@ impl<P> Pipeline<P> {
         let tracks = schedule.streams().iter().map(|stream| {
             let totals = StreamTotals {
                 ledger: Ledger::default(),
+                causes: [0; MissCause::ALL.len()],
                 latency: Histogram::default(),
                 state: StreamState::Starting,
                 cause: heapless::String::new(),
@@ -135,6 +141,7 @@ impl<P> Pipeline<P> {
             changes: VecDeque::with_capacity(4 * board.streams.len()),
             done: VecDeque::with_capacity(batches.len()),
             in_flight: 0,
+            free: now,
             max_in_flight,
             batches: BatchTotals::default(),
             last_fault: None,
@@ -203,6 +210,9 @@ impl<P> Pipeline<P> {
 
     /// A batch came back from the backend, or was refused by it (with `fault` set).
     pub fn batch_done(&mut self, batch: Box<Batch<P>>) {
+        if self.in_flight == self.max_in_flight {
+            self.free = self.free.max(batch.completed);
+        }
         self.in_flight = self.in_flight.saturating_sub(1);
         if let Some(fault) = batch.fault.clone() {
             self.batches.faults += 1;
@@ -220,12 +230,16 @@ impl<P> Pipeline<P> {
         self.done.push_back(batch);
     }
 
-    /// A job's record was handed to the outputs at `finish`, or its outputs could not be decoded.
-    pub fn settled(&mut self, job: &Job, finish: Instant, decoded: bool) {
+    /// A job's record was handed to the outputs at `finish`, or its outputs could not be decoded. `cause` is
+    /// the record's, of a late one.
+    pub fn settled(&mut self, job: &Job, finish: Instant, decoded: bool, cause: Option<MissCause>) {
         let outcome =
             if decoded { job.outcome_at(finish) } else { Outcome::Dropped(DropReason::DecodeFailed) };
         let totals = &mut self.tracks[job.stream.index()].totals;
         totals.ledger.settle(outcome, 1);
+        if let Some(cause) = cause {
+            totals.causes[cause.index()] += 1;
+        }
         if decoded {
             totals.latency.record(finish.since(job.captured));
         }
@@ -287,6 +301,9 @@ impl<P> Pipeline<P> {
             let mut batch = self.idle.pop()?;
             if self.scheduler.fill(now, &mut batch) {
                 batch.submitted = now;
+                batch.free = self.free;
+                batch.planned = self.schedule().planned(batch.model, batch.jobs.len());
+                batch.alone = self.schedule().planned(batch.model, 1);
                 self.in_flight += 1;
                 return Some(Effect::Submit(batch));
             }

@@ -1,7 +1,8 @@
 //! What leaves the runtime: one record a frame, one a set, and events.
 
+use crate::cause::MissCause;
 use crate::detection::Detections;
-use crate::job::Outcome;
+use crate::job::{DropReason, Outcome};
 use crate::stream::{ModelId, StreamId, StreamState};
 use crate::time::Instant;
 use std::time::Duration;
@@ -24,6 +25,8 @@ pub struct Record {
     pub finished: Instant,
     /// How it ended.
     pub outcome: Outcome,
+    /// Why its result was late; `None` when it was not.
+    pub cause: Option<MissCause>,
     /// The stream's service at that moment.
     pub state: StreamState,
     /// Age of the stream's last good result before this one, measured from that result's capture to this
@@ -70,10 +73,49 @@ pub struct SetRecord {
 pub struct SetMember {
     /// Which camera.
     pub stream: StreamId,
-    /// Its frame and how that ended; `None` when no frame of it belongs to the instant.
+    /// Its frame and how that ended; `None` when no frame of it belongs to the instant, or that has not ended.
     pub frame: Option<(u64, Outcome)>,
+    /// When that frame was captured, ended or not.
+    pub captured: Option<Instant>,
+    /// Why there is no result of it; `None` when there is one.
+    pub missing: Option<Missing>,
     /// Its service when the set was closed.
     pub state: StreamState,
+}
+
+/// Why a set has no result of one of its cameras.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missing {
+    /// The source has failed.
+    Down,
+    /// The stream is shed.
+    Shed,
+    /// The source has come to its end.
+    Ended,
+    /// Its frame was dropped.
+    Lost(DropReason),
+    /// No frame of it is near the instant: it is slower, or its phase has slipped.
+    NotDue,
+    /// Its frame had not come, or was still on its way, at the set's deadline.
+    Late,
+}
+
+impl Missing {
+    /// The words of [`Missing::as_str`].
+    pub const WORDS: [&'static str; 6] = ["down", "shed", "ended", "lost", "not_due", "late"];
+
+    /// The word used in records.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        Self::WORDS[match self {
+            Self::Down => 0,
+            Self::Shed => 1,
+            Self::Ended => 2,
+            Self::Lost(_) => 3,
+            Self::NotDue => 4,
+            Self::Late => 5,
+        }]
+    }
 }
 
 /// Something that happened to a stream, not to a frame.

@@ -81,6 +81,12 @@ impl StreamState {
     /// All states, in the order of a stream's life.
     pub const ALL: [Self; 5] = [Self::Starting, Self::Full, Self::Shed, Self::Down, Self::Ended];
 
+    /// Whether frames come and are worked on.
+    #[must_use]
+    pub const fn is_served(self) -> bool {
+        !matches!(self, Self::Starting | Self::Shed | Self::Down | Self::Ended)
+    }
+
     /// The word used in records, logs and metrics.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

@@ -139,7 +139,7 @@ fn run(board: &Board, profile: &Profile, random: &mut Random, places: usize, fra
                 }
                 Effect::Conclude(mut batch) => {
                     for member in batch.jobs.drain(..) {
-                        heart.settled(&member.job, now + TAIL, true);
+                        heart.settled(&member.job, now + TAIL, true, None);
                     }
                     heart.batch_returned(batch);
                 }

@@ -5,6 +5,7 @@ mod common;
 
 use common::{board, ms, one_set, profile, stream};
 use ocelli::board::Board;
+use ocelli::cause::Way;
 use ocelli::job::{Batch, BatchFault, DropReason, Job, Lost, Outcome};
 use ocelli::pipeline::{Effect, Pipeline};
 use ocelli::record::SetRecord;
@@ -125,7 +126,9 @@ impl Rig {
             let outcome =
                 if decoded { job.outcome_at(self.now) } else { Outcome::Dropped(DropReason::DecodeFailed) };
             self.records[job.stream.index()].push((job.sequence, outcome));
-            self.heart.settled(job, self.now, decoded);
+            let cause = (outcome == Outcome::Late)
+                .then(|| Way::of(&batch, self.now).cause(job, Duration::ZERO, self.now));
+            self.heart.settled(job, self.now, decoded, cause);
         }
         assert!(between.is_empty(), "a record between jobs that are not there");
         batch.between = between;
@@ -143,6 +146,7 @@ impl Rig {
         for (totals, captured) in self.heart.totals().zip(&self.next) {
             assert!(totals.ledger.balances(), "{:?}", totals.ledger);
             assert!(totals.ledger.captured <= *captured);
+            assert_eq!(totals.causes.iter().sum::<u64>(), totals.ledger.late);
         }
     }
 

@@ -10,7 +10,9 @@ use malloc::{handles_frames, of_threads};
 
 #[test]
 fn frames_cost_no_allocation() {
-    let mut run = running::start(&running::synthetic(4));
+    let mut board = running::synthetic(4);
+    board.sets = vec![common::one_set(&board, common::ms(60))];
+    let mut run = running::start(&board);
     // Everything that happens once has happened when every stream has had a second of frames.
     run.wait_for_frames(30);
     let before = of_threads(handles_frames);

@@ -106,6 +106,7 @@ fn four() -> Board {
 fn check(ran: &Ran) {
     for (stream, totals) in ran.simulation.finished.streams().iter().enumerate() {
         let ledger = totals.ledger;
+        assert_eq!(totals.causes.iter().sum::<u64>(), ledger.late, "every late frame has one cause");
         assert!(ledger.balances(), "{ledger:?}");
         assert_eq!((ledger.in_flight, totals.records_lost), (0, 0));
         assert!(ran.of(stream).map(|end| end.sequence).eq(0..ledger.captured), "every frame, in order");

@@ -4,6 +4,7 @@ use crate::cli::run::{seconds, versions};
 use crate::cli::{Exit, Failure, VERSION, say};
 use clap::Args;
 use ocelli::board::Board;
+use ocelli::cause::MissCause;
 use ocelli::infer::simulated::Settings;
 use ocelli::job::DropReason;
 use ocelli::runtime::Host;
@@ -89,10 +90,11 @@ impl Sim {
         }
         let plan = Plan { service, scenario, seed: self.seed, time: self.time };
         let described = board.clone();
+        let mut lines = sim::results::Lines::new(&described);
         let simulation = sim::simulate(board, schedule, plan, &mut |message| {
             let Some(results) = &mut results else { return Ok(()) };
             line.clear();
-            sim::results::line(&mut line, &described, message);
+            lines.line(&mut line, message);
             results.write(&line)
         })?;
         results.map_or(Ok(()), Out::finish)?;
@@ -156,24 +158,32 @@ fn table(board: &Board, simulation: &Simulation) -> String {
     let finished = &simulation.finished;
     let width = board.streams.iter().map(|stream| stream.id.len()).max().unwrap_or(0).max(6);
     let mut text = format!(
-        "{:<width$} {:>9} {:>9} {:>7} {:>9} {:>9} {:>9} {:>9}  dropped for\n",
+        "{:<width$} {:>9} {:>9} {:>7} {:>9} {:>9} {:>9} {:>9}  late and dropped for\n",
         "stream", "captured", "met", "late", "dropped", "p50 ms", "p99.9 ms", "max ms"
     );
     for (stream, totals) in board.streams.iter().zip(finished.streams()) {
-        row(&mut text, width, &stream.id, &totals.ledger, &totals.latency);
+        row(&mut text, width, &stream.id, &totals.ledger, &totals.causes, &totals.latency);
     }
-    row(&mut text, width, "all", &finished.total(), &finished.latency());
+    row(&mut text, width, "all", &finished.total(), &finished.causes(), &finished.latency());
     let _ = write!(text, "digest {}", simulation.digest);
     text
 }
 
-fn row(text: &mut String, width: usize, name: &str, ledger: &Ledger, latency: &Histogram) {
+fn row(
+    text: &mut String,
+    width: usize,
+    name: &str,
+    ledger: &Ledger,
+    causes: &[u64; MissCause::ALL.len()],
+    latency: &Histogram,
+) {
     let ms = |d: Option<Duration>| d.map_or("-".to_owned(), |d| format!("{:.2}", d.as_secs_f64() * 1e3));
-    let reasons: Vec<&str> = DropReason::ALL
+    let late = MissCause::ALL.into_iter().filter(|cause| causes[cause.index()] > 0).map(MissCause::as_str);
+    let reasons = DropReason::ALL
         .into_iter()
         .filter(|reason| ledger.dropped[reason.index()] > 0)
-        .map(DropReason::as_str)
-        .collect();
+        .map(DropReason::as_str);
+    let reasons: Vec<&str> = late.chain(reasons).collect();
     let line = format!(
         "{name:<width$} {:>9} {:>9} {:>7} {:>9} {:>9} {:>9} {:>9}  {}",
         ledger.captured,

@@ -6,7 +6,7 @@
 //! |---|---|---|
 //! | `header` | first in every file and connection | the board, its streams, models and sets, a pair of clock readings |
 //! | `frame` | once for every captured frame that reached the heart | times, outcome, detections |
-//! | `set` | once for every closed set | its members' outcomes |
+//! | `set` | once for every closed set | its members' results, or why there are none |
 //! | `event` | when a stream changes its state | the new state and the cause |
 //! | `lost` | before the next line, when records are missing from this output | how many |
 //!
@@ -19,9 +19,11 @@
 //! come within a version; a key that changes its meaning makes a new version.
 
 use crate::board::Board;
+use crate::cause::MissCause;
 use crate::detection::Detection;
 use crate::job::{DropReason, Outcome};
-use crate::record::{Event, Message, Record, Served, SetRecord};
+use crate::publish::recent::Recent;
+use crate::record::{Event, Message, Missing, Record, Served, SetRecord};
 use crate::stream::{Criticality, ModelId, StreamId, StreamState};
 use crate::time::Instant;
 use schemars::JsonSchema;
@@ -73,11 +75,12 @@ pub(crate) fn header(out: &mut Vec<u8>, board: &Board, version: &str, monotonic:
     );
 }
 
-/// Appends the line for one message that was handed to the output at `wall`.
-pub(crate) fn message(out: &mut Vec<u8>, board: &Board, wall: u64, message: &Message) {
+/// Appends the line for one message that was handed to the output at `wall`. `recent` was told of all messages
+/// before.
+pub(crate) fn message(out: &mut Vec<u8>, board: &Board, recent: &Recent, wall: u64, message: &Message) {
     let body = match message {
         Message::Frame(record) => Body::Frame(Frame::new(board, wall, record)),
-        Message::Set(record) => Body::Set(SetClosed::new(board, wall, record)),
+        Message::Set(record) => Body::Set(SetClosed::new(board, recent, wall, record)),
         Message::Event(event) => Body::Event(Changed::new(board, wall, event)),
     };
     line(out, body);
@@ -203,6 +206,9 @@ struct Frame<'a> {
     /// Why it was dropped; null when it was not.
     #[schemars(extend("enum" = reasons()))]
     reason: Option<&'static str>,
+    /// Which stage made it late; null when it was not.
+    #[schemars(extend("enum" = causes()))]
+    cause: Option<&'static str>,
     /// Service of the stream at that moment.
     #[schemars(extend("enum" = states()))]
     state: &'static str,
@@ -245,14 +251,16 @@ struct Seen<'a> {
 struct SetClosed<'a> {
     /// Which set.
     set: &'a str,
-    /// The earliest member's capture, CLOCK_MONOTONIC.
+    /// The earliest capture among the members with a result, CLOCK_MONOTONIC.
     instant_ns: u64,
     /// When the set was closed, CLOCK_MONOTONIC.
     finished_ns: u64,
     /// Wall clock right after `finished_ns`.
     wall_ns: u64,
-    /// Latest capture minus earliest capture among the members present.
+    /// Latest capture minus earliest capture among the members with a result.
     skew_us: u64,
+    /// Whether every member has a result.
+    complete: bool,
     /// Every camera of the set.
     members: Vec<Member<'a>>,
 }
@@ -261,17 +269,29 @@ struct SetClosed<'a> {
 struct Member<'a> {
     /// Which camera.
     stream: &'a str,
-    /// Its frame; null when none belongs to the instant.
+    /// Its frame; null when none belongs to the instant, or when that was still on its way.
     sequence: Option<u64>,
+    /// When its frame was captured, CLOCK_MONOTONIC; null when none belongs to the instant.
+    captured_ns: Option<u64>,
     /// How that frame ended.
     #[schemars(extend("enum" = ["met", "late", "dropped", serde_json::Value::Null]))]
     outcome: Option<&'static str>,
     /// Why it was dropped.
     #[schemars(extend("enum" = reasons()))]
     reason: Option<&'static str>,
+    /// Why it has no result: its source is `down`, the stream is `shed`, its source has `ended`, its frame was
+    /// `lost` (`reason` says why), it has no frame near the instant (`not_due`), or its frame had not ended at
+    /// the set's deadline (`late`). Null when it has one.
+    #[schemars(extend("enum" = missing()))]
+    missing: Option<&'static str>,
     /// Service of the stream when the set was closed.
     #[schemars(extend("enum" = states()))]
     state: &'static str,
+    /// Its network; null without a result.
+    model: Option<&'a str>,
+    /// What was seen, as in the frame's own line; null without a result, and where that line is missing in this
+    /// output.
+    detections: Option<Vec<Seen<'a>>>,
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -299,6 +319,14 @@ fn reasons() -> Vec<Option<&'static str>> {
     DropReason::ALL.iter().map(|reason| Some(reason.as_str())).chain([None]).collect()
 }
 
+fn causes() -> Vec<Option<&'static str>> {
+    MissCause::ALL.iter().map(|cause| Some(cause.as_str())).chain([None]).collect()
+}
+
+fn missing() -> Vec<Option<&'static str>> {
+    Missing::WORDS.into_iter().map(Some).chain([None]).collect()
+}
+
 fn states() -> Vec<&'static str> {
     StreamState::ALL.iter().map(|state| state.as_str()).collect()
 }
@@ -320,15 +348,13 @@ impl<'a> Frame<'a> {
             }),
             outcome,
             reason,
+            cause: record.cause.map(MissCause::as_str),
             state: record.state.as_str(),
             last_good_age_us: record.last_good_age.map(ceil_us),
             model: served.map(|served| model_id(board, served.model)),
             batch: served.map(|served| served.batch),
             timing: served.map(|served| Timing::new(record, served)),
-            detections: served.map(|served| {
-                let labels = board.models.get(served.model.index()).map_or(&[][..], |model| &model.labels);
-                served.detections.iter().map(|detection| Seen::new(labels, detection)).collect()
-            }),
+            detections: served.map(|served| Seen::all(board, served.model, &served.detections)),
         }
     }
 }
@@ -349,6 +375,11 @@ impl Timing {
 }
 
 impl<'a> Seen<'a> {
+    fn all(board: &'a Board, model: ModelId, detections: &[Detection]) -> Vec<Self> {
+        let labels = board.models.get(model.index()).map_or(&[][..], |model| &model.labels);
+        detections.iter().map(|detection| Seen::new(labels, detection)).collect()
+    }
+
     fn new(labels: &'a [String], detection: &Detection) -> Self {
         let &Detection { score, x, y, width, height, .. } = detection;
         Self {
@@ -360,16 +391,22 @@ impl<'a> Seen<'a> {
 }
 
 impl<'a> SetClosed<'a> {
-    fn new(board: &'a Board, wall: u64, record: &SetRecord) -> Self {
+    fn new(board: &'a Board, recent: &Recent, wall: u64, record: &SetRecord) -> Self {
         let members = record.members.iter().map(|member| {
+            let result = member.frame.filter(|_| member.missing.is_none());
+            let seen = result.and_then(|(sequence, _)| recent.seen(member.stream, sequence));
             let (outcome, reason) =
                 member.frame.map_or((None, None), |(_, outcome)| (Some(words(outcome).0), words(outcome).1));
             Member {
                 stream: stream_id(board, member.stream),
                 sequence: member.frame.map(|(sequence, _)| sequence),
+                captured_ns: member.captured.map(Instant::as_nanos),
                 outcome,
                 reason,
+                missing: member.missing.map(Missing::as_str),
                 state: member.state.as_str(),
+                model: seen.map(|(model, _)| model_id(board, model)),
+                detections: seen.map(|(model, detections)| Seen::all(board, model, detections)),
             }
         });
         Self {
@@ -378,6 +415,7 @@ impl<'a> SetClosed<'a> {
             finished_ns: record.finished.as_nanos(),
             wall_ns: wall,
             skew_us: ceil_us(record.skew),
+            complete: record.members.iter().all(|member| member.missing.is_none()),
             members: members.collect(),
         }
     }
@@ -441,23 +479,34 @@ mod tests {
     fn all_types() -> Vec<Value> {
         let board = samples::board();
         let at = Instant::from_nanos(1);
+        let recent = Recent::new(&board);
         vec![
             parsed(|out| header(out, &board, "0.1.0", at, 7)),
-            parsed(|out| message(out, &board, 9, &Message::Frame(samples::served(3)))),
-            parsed(|out| message(out, &board, 9, &Message::Frame(samples::dropped(4)))),
-            parsed(|out| message(out, &board, 9, &Message::Set(samples::set()))),
-            parsed(|out| message(out, &board, 9, &Message::Event(samples::event("unplugged \"front\"\n")))),
+            parsed(|out| message(out, &board, &recent, 9, &Message::Frame(samples::served(3)))),
+            parsed(|out| message(out, &board, &recent, 9, &Message::Frame(samples::dropped(4)))),
+            parsed(|out| message(out, &board, &recent, 9, &Message::Set(samples::set()))),
+            parsed(|out| {
+                message(out, &board, &recent, 9, &Message::Event(samples::event("unplugged \"front\"\n")))
+            }),
             parsed(|out| lost(out, 12)),
         ]
     }
 
     #[test]
     fn a_served_frame() {
-        let frame = parsed(|out| message(out, &samples::board(), 99, &Message::Frame(samples::served(3))));
+        let frame = parsed(|out| {
+            message(
+                out,
+                &samples::board(),
+                &Recent::new(&samples::board()),
+                99,
+                &Message::Frame(samples::served(3)),
+            )
+        });
         let expected = serde_json::json!({
             "v": 1, "type": "frame", "stream": "front", "sequence": 3,
             "captured_ns": 1_000_000_000_u64, "finished_ns": 1_041_230_001_u64, "wall_ns": 99,
-            "latency_us": 41_231, "lateness_us": -58_769, "outcome": "met", "reason": null, "state": "full",
+            "latency_us": 41_231, "lateness_us": -58_769, "outcome": "met", "reason": null, "cause": null, "state": "full",
             "last_good_age_us": 74_231, "model": "person", "batch": 2,
             "timing": {"capture_us": 2001, "queue_us": 8000, "service_us": 30_000, "decode_us": 1230},
             "detections": [
@@ -466,6 +515,20 @@ mod tests {
             ]
         });
         assert_eq!(frame, expected);
+    }
+
+    #[test]
+    fn a_set_holds_what_its_members_saw() {
+        let board = samples::board();
+        let mut recent = Recent::new(&board);
+        recent.note(&Message::Frame(samples::served(3)));
+        let set = parsed(|out| message(out, &board, &recent, 9, &Message::Set(samples::set())));
+        let frame = parsed(|out| message(out, &board, &recent, 9, &Message::Frame(samples::served(3))));
+        let [front, rear] = &set["members"].as_array().unwrap()[..] else { panic!("two members") };
+        assert_eq!(front["detections"], frame["detections"]);
+        assert_eq!((&front["model"], &front["missing"]), (&"person".into(), &Value::Null));
+        assert_eq!((&rear["detections"], &rear["missing"]), (&Value::Null, &"not_due".into()));
+        assert_eq!(set["complete"], false);
     }
 
     #[test]
@@ -481,7 +544,15 @@ mod tests {
 
     #[test]
     fn a_dropped_frame_has_a_reason_and_no_numbers() {
-        let frame = parsed(|out| message(out, &samples::board(), 0, &Message::Frame(samples::dropped(4))));
+        let frame = parsed(|out| {
+            message(
+                out,
+                &samples::board(),
+                &Recent::new(&samples::board()),
+                0,
+                &Message::Frame(samples::dropped(4)),
+            )
+        });
         assert_eq!((&frame["outcome"], &frame["reason"]), (&"dropped".into(), &"hopeless".into()));
         for key in ["latency_us", "lateness_us", "model", "batch", "timing", "detections"] {
             assert_eq!(frame.get(key), Some(&Value::Null), "{key}");

@@ -3,6 +3,7 @@
 use crate::board::Board;
 use crate::platform::clock;
 use crate::publish::feed::Feed;
+use crate::publish::recent::Recent;
 use crate::publish::{Letter, Progress, Sink, StartError, json};
 use crate::time::Instant;
 use std::fs::{File, OpenOptions};
@@ -26,6 +27,7 @@ pub(super) struct Lines {
     name: String,
     file: File,
     feed: Feed,
+    recent: Recent,
     scratch: Vec<u8>,
     outage: Outage,
     fault: Option<String>,
@@ -84,6 +86,7 @@ impl Lines {
             name,
             file,
             feed: Feed::new(&header),
+            recent: Recent::new(board),
             scratch: Vec::new(),
             outage: Outage::None,
             fault: None,
@@ -100,8 +103,9 @@ impl Lines {
 
 impl Sink for Lines {
     fn take(&mut self, letter: &Letter) {
+        self.recent.note(&letter.message);
         self.scratch.clear();
-        json::message(&mut self.scratch, &self.board, letter.wall, &letter.message);
+        json::message(&mut self.scratch, &self.board, &self.recent, letter.wall, &letter.message);
         self.feed.take(&self.scratch, letter.missing);
     }
 

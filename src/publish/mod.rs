@@ -8,6 +8,7 @@ mod feed;
 pub mod json;
 mod lines;
 pub mod pictures;
+pub(crate) mod recent;
 #[cfg(test)]
 mod samples;
 mod socket;

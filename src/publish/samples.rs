@@ -5,7 +5,7 @@ use crate::detection::Detection;
 use crate::image::PixelFormat;
 use crate::job::{DropReason, Outcome, bounded};
 use crate::model::{Activation, Channels, Decoder, Element, Fit, Input, Model, TensorLayout};
-use crate::record::{Event, Record, Served, SetMember, SetRecord};
+use crate::record::{Event, Missing, Record, Served, SetMember, SetRecord};
 use crate::stream::{Criticality, ModelId, StreamId, StreamState};
 use crate::time::Instant;
 use std::sync::Arc;
@@ -93,6 +93,7 @@ pub fn served(sequence: u64) -> Record {
         deadline: after(100_000),
         finished: after(41_230) + Duration::from_nanos(1),
         outcome: Outcome::Met,
+        cause: None,
         state: StreamState::Full,
         last_good_age: Some(Duration::from_nanos(74_230_001)),
         served: Some(Served {
@@ -112,7 +113,13 @@ pub fn dropped(sequence: u64) -> Record {
 }
 
 pub fn set() -> SetRecord {
-    let member = |stream, frame| SetMember { stream: StreamId(stream), frame, state: StreamState::Full };
+    let member = |stream, frame: Option<_>| SetMember {
+        stream: StreamId(stream),
+        frame,
+        captured: frame.map(|_| Instant::from_nanos(1_000_000_000)),
+        missing: if frame.is_none() { Some(Missing::NotDue) } else { None },
+        state: StreamState::Full,
+    };
     SetRecord {
         set: 0,
         instant: Instant::from_nanos(1_000_000_000),

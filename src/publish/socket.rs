@@ -3,6 +3,7 @@
 use crate::board::Board;
 use crate::platform::clock;
 use crate::publish::feed::Feed;
+use crate::publish::recent::Recent;
 use crate::publish::{Letter, Progress, Sink, StartError, json};
 use crate::time::Instant;
 use std::fs;
@@ -31,6 +32,7 @@ pub(super) struct Socket {
     identity: (u64, u64),
     listener: UnixListener,
     readers: Vec<Reader>,
+    recent: Recent,
     scratch: Vec<u8>,
     /// Counts of readers that have gone.
     written: u64,
@@ -87,6 +89,7 @@ impl Socket {
             identity,
             listener,
             readers: Vec::new(),
+            recent: Recent::new(board),
             scratch: Vec::new(),
             written: 0,
             lost: 0,
@@ -125,11 +128,12 @@ impl Socket {
 
 impl Sink for Socket {
     fn take(&mut self, letter: &Letter) {
+        self.recent.note(&letter.message);
         if self.readers.is_empty() {
             return;
         }
         self.scratch.clear();
-        json::message(&mut self.scratch, &self.board, letter.wall, &letter.message);
+        json::message(&mut self.scratch, &self.board, &self.recent, letter.wall, &letter.message);
         for reader in &mut self.readers {
             reader.feed.take(&self.scratch, letter.missing);
         }

@@ -2,6 +2,7 @@
 //! heart's own deadlines, and never does anything long.
 
 use crate::board::Realtime;
+use crate::cause::MissCause;
 use crate::infer::Backend;
 use crate::job::{Batch, Job, Lost};
 use crate::pipeline::{Effect, Pipeline, drain_time};
@@ -40,7 +41,7 @@ pub(super) enum Order {
 #[derive(Debug)]
 pub(super) enum Fact {
     /// A job's record was handed out, or could not be decoded.
-    Settled { job: Job, finish: Instant, decoded: bool },
+    Settled { job: Job, finish: Instant, decoded: bool, cause: Option<MissCause> },
     /// A batch is free again.
     Returned(Box<Batch<FrameRef>>),
 }
@@ -119,8 +120,8 @@ impl Exec {
         }
         while let Some(fact) = self.from_publisher.dequeue() {
             match fact {
-                Fact::Settled { job, finish, decoded } => {
-                    self.heart.settled(&job, finish, decoded);
+                Fact::Settled { job, finish, decoded, cause } => {
+                    self.heart.settled(&job, finish, decoded, cause);
                     if decoded {
                         latency.record(finish.since(job.captured));
                     }

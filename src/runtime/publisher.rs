@@ -2,6 +2,7 @@
 //! reports back. The instant at which a record is handed out is its `finish`.
 
 use crate::board::Realtime;
+use crate::cause::Way;
 use crate::decode::Decoder;
 use crate::detection::Detections;
 use crate::job::{Batch, Lost};
@@ -78,6 +79,7 @@ impl Publisher {
     }
 
     fn conclude(&mut self, mut batch: Box<Batch<FrameRef>>) {
+        let way = Way::of(&batch, clock::now());
         let mut between = std::mem::take(&mut batch.between);
         for (index, member) in batch.jobs.iter().enumerate() {
             while let Some(lost) = take_older(&mut between, &member.job) {
@@ -94,9 +96,11 @@ impl Publisher {
                 completed: batch.completed,
                 detections: self.detections.clone(),
             });
-            let message = Message::Frame(self.records.settled(job, finish, served));
+            let record = self.records.settled(job, finish, served, &way);
+            let cause = record.cause;
+            let message = Message::Frame(record);
             self.push(&message);
-            self.report(Fact::Settled { job, finish, decoded });
+            self.report(Fact::Settled { job, finish, decoded, cause });
             // Last: the copy is in nobody's latency but the next frame's, every few seconds.
             if let (Some(pictures), Message::Frame(record)) = (&mut self.pictures, &message)
                 && decoded

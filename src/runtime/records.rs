@@ -1,5 +1,6 @@
 //! What records say beside the frame itself: their stream's service, and how old its last good result is.
 
+use crate::cause::Way;
 use crate::job::{DropReason, Job, Lost, Outcome};
 use crate::record::{Event, Record, Served};
 use crate::sched::Schedule;
@@ -16,6 +17,7 @@ pub(crate) struct Records(Vec<View>);
 struct View {
     period: Duration,
     latency_bound: Duration,
+    travel: Duration,
     state: StreamState,
     /// Capture of the last frame that met its deadline.
     last_good: Option<Instant>,
@@ -27,6 +29,7 @@ impl Records {
         let view = |stream: &crate::sched::Admitted| View {
             period: stream.period,
             latency_bound: stream.latency_bound,
+            travel: stream.travel,
             state: StreamState::Starting,
             last_good: None,
         };
@@ -43,13 +46,17 @@ impl Records {
         self.0[event.stream.index()].state = event.state;
     }
 
-    /// A job that went through the accelerator; `served` is `None` when its outputs could not be decoded.
-    pub(crate) fn settled(&mut self, job: Job, finish: Instant, served: Option<Served>) -> Record {
+    /// A job that went through the accelerator on this way; `served` is `None` when its outputs could not be
+    /// decoded.
+    pub(crate) fn settled(&mut self, job: Job, finish: Instant, served: Option<Served>, way: &Way) -> Record {
         let outcome = match served {
             Some(_) => job.outcome_at(finish),
             None => Outcome::Dropped(DropReason::DecodeFailed),
         };
-        let record = self.record(job, finish, outcome, served);
+        let mut record = self.record(job, finish, outcome, served);
+        if outcome == Outcome::Late {
+            record.cause = Some(way.cause(&job, self.0[job.stream.index()].travel, finish));
+        }
         if outcome == Outcome::Met {
             self.0[job.stream.index()].last_good = Some(job.captured);
         }
@@ -80,6 +87,7 @@ impl Records {
             deadline: job.deadline,
             finished,
             outcome,
+            cause: None,
             state: view.state,
             last_good_age: view.last_good.map(|captured| finished.since(captured)),
             served,

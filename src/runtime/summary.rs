@@ -1,6 +1,7 @@
 //! What a run amounts to: the ledger of every stream, latencies, copies, losses.
 
 use crate::board::Board;
+use crate::cause::MissCause;
 use crate::job::DropReason;
 use crate::pipeline::{Pipeline, StreamTotals};
 use crate::publish::SinkReport;
@@ -73,6 +74,16 @@ impl Finished {
         total
     }
 
+    /// Late frames of all streams by cause.
+    #[must_use]
+    pub fn causes(&self) -> [u64; MissCause::ALL.len()] {
+        let mut total = [0; MissCause::ALL.len()];
+        for stream in &self.streams {
+            total.iter_mut().zip(stream.causes).for_each(|(total, late)| *total += late);
+        }
+        total
+    }
+
     /// Each stream's totals, in the board's order.
     #[must_use]
     pub fn streams(&self) -> &[StreamTotals] {
@@ -117,7 +128,7 @@ impl Finished {
                 entry.insert("failures".into(), json!(totals.failures));
                 entry.insert("period_us".into(), json!(micros(stream.period)));
                 entry.insert("latency_bound_us".into(), json!(micros(stream.latency_bound)));
-                entry.extend(account(&totals.ledger, &totals.latency));
+                entry.extend(account(&totals.ledger, &totals.causes, &totals.latency));
                 Value::Object(entry)
             })
             .collect();
@@ -139,7 +150,7 @@ impl Finished {
                 "provisional": self.provisional,
                 "utilisation": rounded(self.utilisation),
             },
-            "total": Value::Object(account(&self.total(), &self.latency())),
+            "total": Value::Object(account(&self.total(), &self.causes(), &self.latency())),
             "streams": streams,
             "batches": {
                 "count": self.batches.batches,
@@ -177,7 +188,7 @@ impl Finished {
     }
 }
 
-fn account(ledger: &Ledger, latency: &Histogram) -> Map<String, Value> {
+fn account(ledger: &Ledger, causes: &[u64; MissCause::ALL.len()], latency: &Histogram) -> Map<String, Value> {
     let dropped: Map<String, Value> = DropReason::ALL
         .into_iter()
         .filter(|reason| ledger.dropped[reason.index()] > 0)
@@ -187,6 +198,9 @@ fn account(ledger: &Ledger, latency: &Histogram) -> Map<String, Value> {
     entry.insert("captured".into(), json!(ledger.captured));
     entry.insert("met".into(), json!(ledger.met));
     entry.insert("late".into(), json!(ledger.late));
+    let late = MissCause::ALL.into_iter().filter(|cause| causes[cause.index()] > 0);
+    let late = late.map(|cause| (cause.as_str().into(), json!(causes[cause.index()])));
+    entry.insert("late_by_cause".into(), Value::Object(late.collect()));
     entry.insert("dropped".into(), Value::Object(dropped));
     entry.insert("in_flight".into(), json!(ledger.in_flight));
     entry.insert("latency_us".into(), quantiles(latency));

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 /// Time kept free before a deadline for decoding and publishing. Both are bounded (capped candidates, a push
 /// into rings) and measured at tens of microseconds a frame; the rest is the hand-over between threads.
-pub(super) const TAIL: Duration = Duration::from_micros(500);
+pub(super) const TAIL: Duration = crate::cause::BUDGET;
 
 /// What the scheduler knows of one stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +29,8 @@ pub struct Admitted {
     pub latency_bound: Duration,
     /// The network for its frames.
     pub model: ModelId,
+    /// Longest time from a frame's capture to its arrival that its source may take.
+    pub travel: Duration,
     /// Whether results after the deadline are wanted.
     pub stale_results: bool,
     /// Whether its frames are served at all; false: shed.
@@ -136,6 +138,7 @@ impl Schedule {
             period: stream.period,
             latency_bound: stream.latency_bound,
             model: stream.model,
+            travel: Demand::travel(stream),
             stale_results: stream.stale_results,
             served: lack.is_none(),
             depth: queue_depth(stream),
@@ -177,6 +180,13 @@ impl Schedule {
             .rev()
             .find(|&jobs| self.profile.service(model, jobs).is_some_and(|l| l.planned + TAIL <= budget))
             .unwrap_or(1)
+    }
+
+    /// Service time planned for a batch of `jobs`.
+    #[must_use]
+    pub fn planned(&self, model: ModelId, jobs: usize) -> Duration {
+        let jobs = u16::try_from(jobs).unwrap_or(u16::MAX);
+        self.profile.service(model, jobs).map_or(Duration::ZERO, |l| l.planned)
     }
 
     /// Shortest time from the start of a job's batch to its published result.

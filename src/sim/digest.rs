@@ -1,7 +1,7 @@
 //! One number for all records of a simulation: two runs that differ anywhere differ here.
 
 use crate::job::Outcome;
-use crate::record::{Message, Record, SetRecord};
+use crate::record::{Message, Missing, Record, SetRecord};
 use crate::stream::StreamState;
 use crate::time::nanos;
 use sha2::{Digest as _, Sha256};
@@ -37,7 +37,8 @@ impl Digest {
         let age = record.last_good_age.map_or(u64::MAX, nanos);
         self.put([1, u64::from(record.stream.0), record.sequence, record.captured.as_nanos()]);
         self.put([record.deadline.as_nanos(), record.finished.as_nanos()]);
-        self.put([outcome(record.outcome), state(record.state), age]);
+        let cause = record.cause.map_or(u64::MAX, |cause| cause.index() as u64);
+        self.put([outcome(record.outcome), cause, state(record.state), age]);
         if let Some(served) = &record.served {
             self.put([u64::from(served.model.0), u64::from(served.batch), served.arrived.as_nanos()]);
             self.put([served.submitted.as_nanos(), served.completed.as_nanos()]);
@@ -50,6 +51,15 @@ impl Digest {
         for member in &record.members {
             let (sequence, ended) = member.frame.unzip();
             self.put([sequence.unwrap_or(u64::MAX), ended.map_or(u64::MAX, outcome), state(member.state)]);
+            let missing = member.missing.map_or(0, |missing| match missing {
+                Missing::Lost(reason) => outcome(Outcome::Dropped(reason)),
+                Missing::Down => u64::MAX,
+                Missing::Shed => u64::MAX - 1,
+                Missing::Ended => u64::MAX - 2,
+                Missing::NotDue => u64::MAX - 3,
+                Missing::Late => u64::MAX - 4,
+            });
+            self.put([member.captured.map_or(u64::MAX, |at| at.as_nanos()), missing]);
         }
     }
 

@@ -23,6 +23,7 @@ pub use raw::schema;
 pub use scenario::{Disturbance, Event, Scenario, What};
 
 use crate::board::{BackendSpec, Board};
+use crate::cause::{MissCause, Way};
 use crate::infer::Backend;
 use crate::infer::simulated::{Conditions, Settings, Simulated};
 use crate::job::{Batch, Job, Lost};
@@ -133,7 +134,7 @@ pub fn simulate<E>(
 
 /// What comes back from publishing.
 enum Fact {
-    Settled(Job, Instant),
+    Settled(Job, Instant, Option<MissCause>),
     Returned(Box<Batch<()>>),
 }
 
@@ -246,7 +247,7 @@ impl<'p, E> World<'p, E> {
     fn take_in(&mut self) {
         while let Some((_, fact)) = self.facts.pop_front_if(|(at, _)| *at <= self.now) {
             match fact {
-                Fact::Settled(job, finish) => self.heart.settled(&job, finish, true),
+                Fact::Settled(job, finish, cause) => self.heart.settled(&job, finish, true, cause),
                 Fact::Returned(batch) => self.heart.batch_returned(batch),
             }
         }
@@ -286,6 +287,7 @@ impl<'p, E> World<'p, E> {
     }
 
     fn conclude(&mut self, mut batch: Box<Batch<()>>) -> Result<(), E> {
+        let way = Way::of(&batch, self.published.max(self.now));
         let mut between = std::mem::take(&mut batch.between);
         for member in &batch.jobs {
             let job = member.job;
@@ -302,9 +304,9 @@ impl<'p, E> World<'p, E> {
                 completed: batch.completed,
                 detections: heapless::Vec::new(),
             };
-            let record = self.records.settled(job, finish, Some(served));
+            let record = self.records.settled(job, finish, Some(served), &way);
+            self.facts.push_back((finish, Fact::Settled(job, finish, record.cause)));
             self.say(&Message::Frame(record))?;
-            self.facts.push_back((finish, Fact::Settled(job, finish)));
         }
         batch.between = between;
         self.facts.push_back((self.published, Fact::Returned(batch)));

@@ -3,6 +3,7 @@
 
 use crate::board::Board;
 use crate::publish::json;
+use crate::publish::recent::Recent;
 use crate::record::Message;
 use crate::sim::START;
 
@@ -11,12 +12,28 @@ pub fn header(out: &mut Vec<u8>, board: &Board, version: &str) {
     json::header(out, board, version, START, START.as_nanos());
 }
 
-/// Appends the line of one message.
-pub fn line(out: &mut Vec<u8>, board: &Board, message: &Message) {
-    let at = match message {
-        Message::Frame(record) => record.finished,
-        Message::Set(record) => record.finished,
-        Message::Event(event) => event.at,
-    };
-    json::message(out, board, at.as_nanos(), message);
+/// Writes the lines of messages, in the order of publishing.
+#[derive(Debug)]
+pub struct Lines<'b> {
+    board: &'b Board,
+    recent: Recent,
+}
+
+impl<'b> Lines<'b> {
+    /// Nothing written yet.
+    #[must_use]
+    pub fn new(board: &'b Board) -> Self {
+        Self { board, recent: Recent::new(board) }
+    }
+
+    /// Appends the line of one message.
+    pub fn line(&mut self, out: &mut Vec<u8>, message: &Message) {
+        let at = match message {
+            Message::Frame(record) => record.finished,
+            Message::Set(record) => record.finished,
+            Message::Event(event) => event.at,
+        };
+        self.recent.note(message);
+        json::message(out, self.board, &self.recent, at.as_nanos(), message);
+    }
 }
