@@ -108,7 +108,10 @@ impl Aligner {
                 || now >= oldest.instant + group.deadline
                 || group.streams.iter().zip(&oldest.members).all(|(stream, member)| match member {
                     Some(member) => member.outcome.is_some(),
-                    None => !matches!(states[stream.index()], StreamState::Full | StreamState::Starting),
+                    None => {
+                        let state = states[stream.index()];
+                        !state.is_served() && state != StreamState::Starting
+                    }
                 });
             if !due {
                 return None;

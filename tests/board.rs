@@ -218,8 +218,9 @@ fn misspelt_words() {
     refused(
         "fps = 30",
         "fps = 30\n\"q q\" = 1",
-        "13:1: streams[0].\"q q\"\n    unknown key; known here: color, criticality, faults, format, fps, id, \
-         latency_bound_ms, model, period_ms, size, source, stale_results",
+        "13:1: streams[0].\"q q\"\n    unknown key; known here: cheaper_model, color, criticality, faults, \
+         format, fps, freshness_ms, id, latency_bound_ms, misses, model, period_ms, size, source, \
+         stale_results",
     );
     refused(
         "format = \"NV12\"",

@@ -162,6 +162,25 @@ impl Schedule {
         self.utilisation
     }
 
+    /// Share of the accelerator that `stream` needs when every batch is of its best size; all of it where no
+    /// batch is in time.
+    #[must_use]
+    pub fn share(&self, stream: &Stream) -> f64 {
+        share(stream, &self.profile, self.max_batch).unwrap_or(1.0)
+    }
+
+    /// How many models there are.
+    #[must_use]
+    pub fn models(&self) -> usize {
+        self.profile.models()
+    }
+
+    /// Planned service time of a batch.
+    #[must_use]
+    pub fn planned(&self, model: ModelId, jobs: u16) -> Duration {
+        self.profile.service(model, jobs).map_or(Duration::ZERO, |l| l.planned)
+    }
+
     /// Whether this is a guarantee, or a first plan from a few seconds' measurement.
     #[must_use]
     pub fn is_provisional(&self) -> bool {

@@ -17,6 +17,7 @@ pub fn line(out: &mut Vec<u8>, board: &Board, message: &Message) {
         Message::Frame(record) => record.finished,
         Message::Set(record) => record.finished,
         Message::Event(event) => event.at,
+        Message::Certificate(certificate) => certificate.at,
     };
     json::message(out, board, at.as_nanos(), message);
 }
