@@ -605,3 +605,22 @@ fn files_that_are_no_files() {
     let device = Board::load(Path::new("/dev/zero")).unwrap_err().to_string();
     assert!(device.contains("the file can't be read: it is not a regular file"), "{device}");
 }
+
+#[test]
+fn what_the_watchdog_is_told() {
+    let models = "[models.small]\nmanifest = \"person.toml\"\n";
+    let keys = "misses = [2, 20]\nfreshness_ms = 250\ncheaper_model = \"small\"\n";
+    let watch = load(&format!("{HEAD}{models}{FRONT}{keys}")).unwrap().streams[0].watch.clone();
+    assert_eq!((watch.misses, watch.freshness), ((2, 20), Some(Duration::from_millis(250))));
+    assert!(watch.cheaper_model.is_some());
+    let default = |more: &str| load(&format!("{HEAD}{FRONT}{more}")).unwrap().streams[0].watch.misses;
+    assert_eq!((default(""), default("criticality = \"critical\"\n")), ((1, 30), (0, 30)));
+    for (key, problem) in [
+        ("misses = [30, 30]", "the first number must be less than the second"),
+        ("cheaper_model = \"smal\"", "is not a model of this board"),
+        ("cheaper_model = \"person\"", "is the stream's own model"),
+    ] {
+        let said = said(&format!("{HEAD}{FRONT}{key}\n"));
+        assert!(said.contains(problem), "{said}");
+    }
+}

@@ -20,7 +20,7 @@
 //!
 //! Steps: best-effort streams before normal ones, critical ones never. Within a class every stream gives up a
 //! rung before any gives up the next, from the end of the board; so rates fall everywhere before an eye goes
-//! blind.
+//! blind. What a step frees beyond need is given back at the same instant.
 //!
 //! # Up
 //! [`HOLD`] after the last change, every stream of which that fits rises by one rung, all at the same
@@ -113,6 +113,8 @@ struct Stream {
     newest: Option<Instant>,
     /// Time between frames, smoothed, in nanoseconds; `None` while it delivers nothing.
     gap: Option<f64>,
+    /// The last of these times as it was.
+    last_gap: f64,
     /// Capture of its last good result.
     last_good: Instant,
     /// Whether it has missed a frame for load since.
@@ -182,6 +184,7 @@ impl Watchdog {
             window: Window::new(terms.misses),
             newest: None,
             gap: Some(nanos(terms.period) as f64),
+            last_gap: nanos(terms.period) as f64,
             last_good: now,
             missed: false,
             group: None,
@@ -225,7 +228,11 @@ impl Watchdog {
             before.filter(|&before| before < captured).map(|before| nanos(captured.since(before)) as f64);
         stream.gap = match (stream.gap, gap) {
             (Some(smooth), Some(gap)) => {
-                Some(smooth + (gap.clamp(period / 4.0, period * 4.0) - smooth) / 4.0)
+                let gap = gap.clamp(period / 4.0, period * 4.0);
+                let before = std::mem::replace(&mut stream.last_gap, gap);
+                // Jitter shortens one gap and not the next: two in a row, that much, are another rate.
+                let sudden = gap.max(before) < 0.75 * smooth;
+                Some(smooth + (gap - smooth) * if sudden { 0.75 } else { 0.25 })
             }
             // The first one, or a stamp that went back, says nothing of the rate.
             (known, _) => known.or(Some(period)),
@@ -385,6 +392,15 @@ impl Watchdog {
                 stream.rung = rung;
             }
         }
+        // What the last step freed too much of: as many eyes as possible stay open.
+        for &(id, rung) in self.steps.iter().rev() {
+            let stream = &mut self.streams[id.index()];
+            let more = scale * (stream.load(stream.above()) - stream.load(rung));
+            if stream.rung == rung && stream.above() >= stream.told && left + more <= goal {
+                left += more;
+                stream.rung = stream.above();
+            }
+        }
         if self.tell(cause) {
             if self.up.take().is_some_and(|up| now.since(up) <= HOLD) {
                 self.hold = (2 * self.hold).min(LONGEST_HOLD);
@@ -450,5 +466,167 @@ impl Watchdog {
 impl Stream {
     fn degraded(&self) -> bool {
         self.terms.served && self.rung != Rung::Full
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PERIOD: Duration = Duration::from_millis(40);
+
+    fn at(ms: u64) -> Instant {
+        Instant::from_nanos(0) + Duration::from_millis(ms)
+    }
+
+    fn terms(criticality: Criticality, share: f64) -> Terms {
+        let (served, cheaper, freshness) = (true, None, None);
+        Terms { criticality, period: PERIOD, served, share, cheaper, misses: (1, 10), freshness }
+    }
+
+    /// One critical, two normal, two best-effort streams, a share of 0.18 each.
+    fn five() -> Vec<Terms> {
+        use Criticality::{BestEffort, Critical, Normal};
+        [Critical, Normal, Normal, BestEffort, BestEffort].map(|class| terms(class, 0.18)).to_vec()
+    }
+
+    fn batches(watchdog: &mut Watchdog, times: usize, percent: u32) {
+        let planned = Duration::from_millis(10);
+        (0..times).for_each(|_| watchdog.batch_done(planned, planned * percent / 100));
+    }
+
+    fn rungs(watchdog: &mut Watchdog, now: Instant) -> Vec<Rung> {
+        while watchdog.poll(now).is_some() {}
+        (0..watchdog.streams.len()).map(|index| watchdog.rung(StreamId(index as u16))).collect()
+    }
+
+    #[test]
+    fn one_slow_batch_moves_nothing_and_the_second_moves_as_far_as_needed() {
+        use Rung::{Full, Half, Quarter, Shed};
+        let mut watchdog = Watchdog::new(at(0), &five(), 1, false);
+        batches(&mut watchdog, 1, 400);
+        assert_eq!(rungs(&mut watchdog, at(10)), [Full; 5]);
+        batches(&mut watchdog, 1, 150);
+        // 1.35: both best-effort streams at a quarter leave 0.945.
+        assert_eq!(rungs(&mut watchdog, at(20)), [Full, Full, Full, Quarter, Quarter]);
+        batches(&mut watchdog, 3, 250);
+        // 2.25: 0.81, and room for a quarter of one of the others.
+        assert_eq!(rungs(&mut watchdog, at(30)), [Full, Half, Half, Quarter, Shed]);
+    }
+
+    #[test]
+    fn critical_streams_stay_whatever_happens() {
+        let mut watchdog = Watchdog::new(at(0), &five(), 1, false);
+        batches(&mut watchdog, 3, 10_000);
+        watchdog.pressure(Pressure { thermal: 1.0, power: 1.0, cpu_steal: 1.0 });
+        assert_eq!(rungs(&mut watchdog, at(10))[0], Rung::Full);
+        assert_eq!(rungs(&mut watchdog, at(10))[1..], [Rung::Shed; 4]);
+    }
+
+    #[test]
+    fn service_comes_back_a_rung_at_a_time() {
+        use Rung::{Full, Half, Quarter, Shed};
+        let mut watchdog = Watchdog::new(at(0), &five(), 1, false);
+        batches(&mut watchdog, 3, 1000);
+        assert_eq!(rungs(&mut watchdog, at(0)), [Full, Shed, Shed, Shed, Shed]);
+        let mut seen = Vec::new();
+        for step in 0..100 {
+            batches(&mut watchdog, 1, 100);
+            let now = rungs(&mut watchdog, at(100 * step));
+            if seen.last().is_none_or(|(_, last)| *last != now) {
+                seen.push((100 * step, now));
+            }
+        }
+        let all = |rung| vec![Full, rung, rung, rung, rung];
+        assert_eq!(seen, [(0, all(Shed)), (2000, all(Quarter)), (4000, all(Half)), (6000, all(Full))]);
+    }
+
+    #[test]
+    fn a_failed_probe_doubles_the_hold_and_the_loads_end_resets_it() {
+        let mut watchdog = Watchdog::new(at(0), &five(), 1, false);
+        let pressed = |thermal| Pressure { thermal, ..Pressure::default() };
+        watchdog.pressure(pressed(0.5));
+        rungs(&mut watchdog, at(0));
+        let mut ups = Vec::new();
+        for now in (0..20_000).step_by(100) {
+            // Room as long as nobody uses it.
+            watchdog.pressure(pressed(0.25));
+            let before = rungs(&mut watchdog, at(now));
+            let after = rungs(&mut watchdog, at(now + 10));
+            if watchdog.up == Some(at(now)) {
+                assert!(before.iter().zip(&after).all(|(before, after)| before == after));
+                ups.push(now);
+                watchdog.pressure(pressed(0.6));
+                rungs(&mut watchdog, at(now + 50));
+            }
+        }
+        let waits: Vec<_> = ups.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        assert!(waits[0] >= 4000 && waits[1] >= 8000, "{ups:?}");
+        watchdog.pressure(pressed(0.0));
+        rungs(&mut watchdog, at(30_000));
+        assert_eq!(watchdog.hold, HOLD);
+    }
+
+    #[test]
+    fn misses_for_load_lower_somebody_and_old_ones_do_not_count_twice() {
+        let mut watchdog = Watchdog::new(at(0), &five(), 1, false);
+        let front = StreamId(0);
+        watchdog.settled(front, at(10), false);
+        assert_eq!(rungs(&mut watchdog, at(60)), [Rung::Full; 5]);
+        watchdog.settled(front, at(50), false);
+        let lower = rungs(&mut watchdog, at(100));
+        assert_eq!((lower[0], lower[4]), (Rung::Full, Rung::Half));
+        (60..100).for_each(|ms| watchdog.settled(front, at(ms), false));
+        assert_eq!(rungs(&mut watchdog, at(110)), lower);
+    }
+
+    #[test]
+    fn a_result_that_is_too_old_for_load_lowers_somebody() {
+        let mut terms = five();
+        terms[1].freshness = Some(Duration::from_millis(200));
+        let mut watchdog = Watchdog::new(at(0), &terms, 1, false);
+        assert_eq!(rungs(&mut watchdog, at(1000)), [Rung::Full; 5], "a silent camera is no load");
+        watchdog.settled(StreamId(1), at(900), false);
+        assert_ne!(rungs(&mut watchdog, at(1010)), [Rung::Full; 5]);
+    }
+
+    #[test]
+    fn a_babbling_camera_takes_no_others_rung_and_a_missing_one_makes_room() {
+        let mut terms = five();
+        terms.iter_mut().for_each(|terms| terms.share = 0.15);
+        let mut watchdog = Watchdog::new(at(0), &terms, 1, true);
+        (0..1000).for_each(|step| watchdog.arrived(StreamId(0), at(4 * step)));
+        assert!((watchdog.demand() - 0.9).abs() < 1e-9);
+        (0..100).for_each(|ms| watchdog.settled(StreamId(0), at(ms), false));
+        assert_eq!(rungs(&mut watchdog, at(4000)), [Rung::Full; 5]);
+        assert!(!watchdog.guaranteed(), "its premise does not hold");
+        watchdog.absent(StreamId(0));
+        assert!((watchdog.demand() - 0.6).abs() < 1e-9);
+    }
+
+    #[test]
+    fn one_frame_of_a_group_passes_whatever_is_missing() {
+        let mut watchdog = Watchdog::new(at(0), &five(), 1, false);
+        let last = StreamId(4);
+        watchdog.streams[4].rung = Rung::Quarter;
+        let passed = |watchdog: &mut Watchdog, frames: &[u64]| -> Vec<u64> {
+            frames.iter().copied().filter(|&frame| watchdog.passes(last, frame)).collect()
+        };
+        assert_eq!(passed(&mut watchdog, &[0, 1, 2, 3, 4, 5, 6, 7, 8]), [0, 4, 8]);
+        assert_eq!(passed(&mut watchdog, &[13, 15, 17, 19, 21]), [13, 17, 21]);
+        watchdog.streams[4].rung = Rung::Shed;
+        assert!(passed(&mut watchdog, &[24, 28]).is_empty());
+    }
+
+    #[test]
+    fn the_cheaper_model_comes_before_shedding() {
+        let mut terms = five();
+        terms[4].cheaper = Some(0.02);
+        let mut watchdog = Watchdog::new(at(0), &terms, 1, false);
+        batches(&mut watchdog, 3, 160);
+        let now = rungs(&mut watchdog, at(0));
+        assert!(watchdog.steps.contains(&(StreamId(4), Rung::Cheaper)));
+        assert!(!watchdog.steps.contains(&(StreamId(3), Rung::Cheaper)));
+        assert_eq!(now[4], Rung::Cheaper, "{now:?}");
     }
 }
