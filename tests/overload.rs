@@ -155,8 +155,8 @@ fn overloaded(factor: f64, slow: bool) {
     let from = ran.misses().map(|end| end.finished).min().unwrap_or(evidence);
     assert!(evidence <= from + PERIOD && evidence <= at(5.0) + 2 * PERIOD, "{about}");
 
-    let mut rungs = vec![StreamState::Full; STREAMS];
-    let (mut last_up, mut most_rungs) = (vec![None::<Instant>; STREAMS], 0);
+    let mut rungs = [StreamState::Full; STREAMS];
+    let (mut last_up, mut most_rungs) = ([None::<Instant>; STREAMS], 0);
     let mut ups: Vec<Instant> = Vec::new();
     for (when, stream, state, _) in ran.ladder() {
         let (from, to) = (rank(rungs[*stream]), rank(*state));
