@@ -82,7 +82,7 @@ impl fmt::Display for Stream {
             Criticality::Critical => "critical",
         })?;
         write!(f, ", late results {}", if self.stale_results { "wanted" } else { "dropped" })?;
-        write!(f, ", {} misses in {} frames", self.watch.misses.0, self.watch.misses.1)?;
+        write!(f, ", {} of {} frames may be missed", self.watch.misses.0, self.watch.misses.1)?;
         if let Some(freshness) = self.watch.freshness {
             write!(f, ", fresh for {}", Ms(freshness))?;
         }
