@@ -54,6 +54,8 @@ pub enum DropReason {
     QueueFull,
     /// The stream was shed.
     Shed,
+    /// Left out for load: the stream is served every second or fourth frame.
+    Skipped,
     /// A newer frame of the same stream took its place.
     Superseded,
     /// It could not meet its deadline any more when the accelerator became free.
@@ -68,7 +70,7 @@ pub enum DropReason {
 
 impl DropReason {
     /// All reasons; the position is the index in [`crate::stats::Ledger::dropped`].
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::SourceLate,
         Self::SourceDown,
         Self::DriverLost,
@@ -77,6 +79,7 @@ impl DropReason {
         Self::NoSlot,
         Self::QueueFull,
         Self::Shed,
+        Self::Skipped,
         Self::Superseded,
         Self::Hopeless,
         Self::BackendFailed,
@@ -96,6 +99,7 @@ impl DropReason {
             Self::NoSlot => "no_slot",
             Self::QueueFull => "queue_full",
             Self::Shed => "shed",
+            Self::Skipped => "skipped",
             Self::Superseded => "superseded",
             Self::Hopeless => "hopeless",
             Self::BackendFailed => "backend_failed",

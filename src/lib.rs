@@ -29,6 +29,7 @@ pub mod infer;
 pub mod decode;
 pub mod align;
 pub mod publish;
+pub mod watchdog;
 // Heart: the stages composed.
 pub mod pipeline;
 // Drivers: threads on the real clock, events on a virtual one, and the control plane.

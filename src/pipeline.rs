@@ -11,12 +11,14 @@ use crate::align::Aligner;
 use crate::board::Board;
 use crate::cause::MissCause;
 use crate::job::{Batch, DropReason, Job, Lost, Outcome};
-use crate::record::{Event, SetRecord};
+use crate::record::{Certificate, Event, SetRecord};
 use crate::sched::{Schedule, Scheduler};
 use crate::stats::{Histogram, Ledger};
-use crate::stream::{StreamId, StreamState};
+use crate::stream::{ModelId, StreamId, StreamState};
 use crate::time::Instant;
+use crate::watchdog::{Cause, Notice, Pressure, Rung, Terms, Watchdog};
 use std::collections::VecDeque;
+use std::fmt::Write as _;
 use std::time::Duration;
 
 /// Dropped runs of a stream that may be withheld at once. When there are more, neighbours with the same reason
@@ -39,6 +41,8 @@ pub enum Effect<P> {
     Changed(Event),
     /// Publish a set.
     Set(SetRecord),
+    /// Publish that the guarantee was given or withdrawn.
+    Certified(Certificate),
 }
 
 /// What has become of a stream's frames so far.
@@ -58,6 +62,21 @@ pub struct StreamTotals {
     pub failures: u64,
     /// Records that could not be withheld in order.
     pub records_lost: u64,
+    /// Times its rung on the ladder was changed.
+    pub rung_changes: u64,
+    /// Frames that reached the heart while it was on each rung, in the order of [`Rung::ALL`].
+    pub on_rung: [u64; Rung::ALL.len()],
+}
+
+/// What has become of the guarantee.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CertificateTotals {
+    /// Whether it stands.
+    pub holds: bool,
+    /// How many streams it is about.
+    pub streams: u16,
+    /// Times it was withdrawn.
+    pub revoked: u64,
 }
 
 #[derive(Debug)]
@@ -89,6 +108,10 @@ pub struct BatchTotals {
 pub struct Pipeline<P> {
     scheduler: Scheduler<P>,
     aligner: Aligner,
+    watchdog: Watchdog,
+    certificate: CertificateTotals,
+    /// Per stream: the network before it is shed for load.
+    cheaper: Vec<Option<ModelId>>,
     tracks: Vec<Track>,
     /// Streams that may have records to let go.
     ready: VecDeque<StreamId>,
@@ -124,6 +147,8 @@ impl<P> Pipeline<P> {
                 cause: heapless::String::new(),
                 failures: 0,
                 records_lost: 0,
+                rung_changes: 0,
+                on_rung: [0; Rung::ALL.len()],
             };
             // A batch may hold all that waited.
             let most = stream.depth * (1 + batches.len());
@@ -134,7 +159,14 @@ impl<P> Pipeline<P> {
                 listed: false,
             }
         });
+        let terms = terms(board, &schedule);
+        let served = terms.iter().filter(|terms| terms.served).count() as u16;
+        let guaranteed = !schedule.is_provisional();
+        let streams = if guaranteed { served } else { 0 };
         let mut heart = Self {
+            watchdog: Watchdog::new(now, &terms, max_in_flight, guaranteed),
+            certificate: CertificateTotals { streams, ..CertificateTotals::default() },
+            cheaper: board.streams.iter().map(|stream| stream.watch.cheaper_model).collect(),
             tracks: tracks.collect(),
             aligner: Aligner::new(board),
             ready: VecDeque::with_capacity(board.streams.len()),
@@ -174,11 +206,22 @@ impl<P> Pipeline<P> {
             self.drop_run(stream, Lost { sequence, count: 1, captured, reason: DropReason::Shed });
             return;
         }
-        if self.tracks[stream.index()].totals.state != StreamState::Full {
-            self.change(now, stream, StreamState::Full, "");
+        self.watchdog.arrived(stream, captured);
+        let rung = self.watchdog.rung(stream);
+        let totals = &mut self.tracks[stream.index()].totals;
+        totals.on_rung[rung as usize] += 1;
+        if totals.state != rung.state() {
+            self.change(now, stream, rung.state(), "");
+        }
+        if !self.watchdog.passes(stream, sequence) {
+            let reason = if rung == Rung::Shed { DropReason::Shed } else { DropReason::Skipped };
+            self.drop_run(stream, Lost { sequence, count: 1, captured, reason });
+            return;
         }
         let deadline = captured + admitted.latency_bound;
-        let job = Job { stream, sequence, model: admitted.model, captured, arrived: now, deadline };
+        let cheaper = self.cheaper[stream.index()].filter(|_| rung == Rung::Cheaper);
+        let model = cheaper.unwrap_or(admitted.model);
+        let job = Job { stream, sequence, model, captured, arrived: now, deadline };
         self.tracks[stream.index()].open.push_back((sequence, captured));
         if let Some(older) = self.scheduler.push(job, payload) {
             self.drop_job(&older.job, DropReason::Superseded);
@@ -203,9 +246,15 @@ impl<P> Pipeline<P> {
         if state == StreamState::Down {
             self.tracks[stream.index()].totals.failures += 1;
         }
-        if self.tracks[stream.index()].totals.state != StreamState::Shed {
+        self.watchdog.absent(stream);
+        if self.scheduler.schedule().stream(stream).served {
             self.change(now, stream, state, cause);
         }
+    }
+
+    /// What weighs on the accelerator from outside has changed.
+    pub fn pressure(&mut self, pressure: Pressure) {
+        self.watchdog.pressure(pressure);
     }
 
     /// A batch came back from the backend, or was refused by it (with `fault` set).
@@ -216,6 +265,7 @@ impl<P> Pipeline<P> {
         self.in_flight = self.in_flight.saturating_sub(1);
         if let Some(fault) = batch.fault.clone() {
             self.batches.faults += 1;
+            self.watchdog.faulted();
             self.last_fault = Some(fault);
             let mut batch = batch;
             while let Some(failed) = batch.jobs.pop() {
@@ -227,6 +277,8 @@ impl<P> Pipeline<P> {
         self.batches.batches += 1;
         self.batches.jobs += batch.jobs.len() as u64;
         self.batches.service.record(batch.service);
+        let planned = self.scheduler.schedule().planned(batch.model, batch.jobs.len() as u16);
+        self.watchdog.batch_done(planned, batch.service);
         self.done.push_back(batch);
     }
 
@@ -242,6 +294,9 @@ impl<P> Pipeline<P> {
         }
         if decoded {
             totals.latency.record(finish.since(job.captured));
+            if outcome == Outcome::Met || self.had_time(job) {
+                self.watchdog.settled(job.stream, job.captured, outcome == Outcome::Met);
+            }
         }
         self.aligner.settled(job.stream, job.sequence, outcome);
     }
@@ -285,6 +340,13 @@ impl<P> Pipeline<P> {
         if let Some(dropped) = self.next_dropped() {
             return Some(dropped);
         }
+        // Before accelerator time is spent. Where the guard of critical jobs is switched, it is here.
+        while let Some(notice) = self.watchdog.poll(now) {
+            match notice {
+                Notice::Rung(stream, rung, cause) => self.change_rung(now, stream, rung, cause),
+                Notice::Certificate(holds, cause) => return Some(self.certify(now, holds, cause)),
+            }
+        }
         if let Some(event) = self.changes.pop_front() {
             return Some(Effect::Changed(event));
         }
@@ -302,7 +364,7 @@ impl<P> Pipeline<P> {
             if self.scheduler.fill(now, &mut batch) {
                 batch.submitted = now;
                 batch.free = self.free;
-                batch.planned = self.schedule().planned(batch.model, batch.jobs.len());
+                batch.planned = self.schedule().planned(batch.model, batch.jobs.len() as u16);
                 batch.alone = self.schedule().planned(batch.model, 1);
                 self.in_flight += 1;
                 return Some(Effect::Submit(batch));
@@ -344,6 +406,12 @@ impl<P> Pipeline<P> {
         self.last_fault.as_ref()
     }
 
+    /// What has become of the guarantee.
+    #[must_use]
+    pub fn certificate(&self) -> CertificateTotals {
+        self.certificate
+    }
+
     /// What was admitted.
     #[must_use]
     pub fn schedule(&self) -> &Schedule {
@@ -362,8 +430,31 @@ impl<P> Pipeline<P> {
         self.changes.push_back(Event { at: now, stream, state, cause: crate::job::bounded(cause) });
     }
 
+    /// A stream that delivers changes with its rung; another one when it delivers again.
+    fn change_rung(&mut self, now: Instant, stream: StreamId, rung: Rung, cause: Cause) {
+        let totals = &mut self.tracks[stream.index()].totals;
+        totals.rung_changes += 1;
+        if totals.state.is_served() || totals.state == StreamState::Shed {
+            self.change(now, stream, rung.state(), &words(cause));
+        }
+    }
+
+    fn certify(&mut self, at: Instant, holds: bool, cause: Cause) -> Effect<P> {
+        self.certificate.holds = holds;
+        self.certificate.revoked += u64::from(!holds);
+        Effect::Certified(Certificate { at, holds, streams: self.certificate.streams, cause: words(cause) })
+    }
+
+    /// Whether a job arrived early enough to be answered in time: a miss is then not its camera's.
+    fn had_time(&self, job: &Job) -> bool {
+        job.arrived + self.scheduler.schedule().planned(job.model, 1) < job.deadline
+    }
+
     fn drop_job(&mut self, job: &Job, reason: DropReason) {
         let Job { stream, sequence, captured, .. } = *job;
+        if matches!(reason, DropReason::Superseded | DropReason::Hopeless) && self.had_time(job) {
+            self.watchdog.settled(stream, captured, false);
+        }
         self.tracks[stream.index()].open.retain(|&(open, _)| open != sequence);
         self.drop_run(stream, Lost { sequence, count: 1, captured, reason });
     }
@@ -445,6 +536,31 @@ fn mark_ready(ready: &mut VecDeque<StreamId>, track: &mut Track, stream: StreamI
         track.listed = true;
         ready.push_back(stream);
     }
+}
+
+/// What the watchdog knows of the streams.
+fn terms(board: &Board, schedule: &Schedule) -> Vec<Terms> {
+    let terms = board.streams.iter().zip(schedule.streams()).map(|(stream, admitted)| Terms {
+        criticality: stream.criticality,
+        period: stream.period,
+        served: admitted.served,
+        share: schedule.share(stream),
+        cheaper: stream.watch.cheaper_model.map(|model| {
+            let cheaper = crate::board::Stream { model, ..stream.clone() };
+            schedule.share(&cheaper)
+        }),
+        misses: stream.watch.misses,
+        freshness: stream.watch.freshness,
+    });
+    terms.collect()
+}
+
+/// A cause in words, without allocation.
+fn words(cause: Cause) -> heapless::String<160> {
+    let mut words = heapless::String::new();
+    // What does not fit is cut.
+    let _ = write!(words, "{cause}");
+    words
 }
 
 /// Longest that any stream's newest frame may take: how long a stop waits for what is on its way.

@@ -131,6 +131,20 @@ pub struct Event {
     pub cause: heapless::String<160>,
 }
 
+/// Whether the guarantee stands: given at the start of a run whose board was admitted with one, withdrawn when
+/// a premise fails, given again when all have held for a while.
+#[derive(Clone, Debug)]
+pub struct Certificate {
+    /// When.
+    pub at: Instant,
+    /// Whether it stands from now on.
+    pub holds: bool,
+    /// How many streams it is about.
+    pub streams: u16,
+    /// Its assumptions, or why it does not stand, in words.
+    pub cause: heapless::String<160>,
+}
+
 /// Anything that an output can be handed.
 #[derive(Clone, Debug)]
 #[expect(
@@ -144,4 +158,6 @@ pub enum Message {
     Set(SetRecord),
     /// A stream changed its state.
     Event(Event),
+    /// The guarantee was given or withdrawn.
+    Certificate(Certificate),
 }

@@ -69,7 +69,13 @@ pub enum StreamState {
     Starting,
     /// Every frame is a job.
     Full,
-    /// Admission found no room: its frames are counted and dropped.
+    /// For load, every second frame is a job.
+    Half,
+    /// For load, every fourth frame is a job.
+    Quarter,
+    /// For load, every fourth frame is a job, of a cheaper model.
+    Cheaper,
+    /// Admission found no room, or for load: its frames are counted and dropped.
     Shed,
     /// Its source failed; it is being reopened.
     Down,
@@ -79,12 +85,21 @@ pub enum StreamState {
 
 impl StreamState {
     /// All states, in the order of a stream's life.
-    pub const ALL: [Self; 5] = [Self::Starting, Self::Full, Self::Shed, Self::Down, Self::Ended];
+    pub const ALL: [Self; 8] = [
+        Self::Starting,
+        Self::Full,
+        Self::Half,
+        Self::Quarter,
+        Self::Cheaper,
+        Self::Shed,
+        Self::Down,
+        Self::Ended,
+    ];
 
-    /// Whether frames come and are worked on.
+    /// Whether frames come from its source, and some of them at least are jobs.
     #[must_use]
     pub const fn is_served(self) -> bool {
-        !matches!(self, Self::Starting | Self::Shed | Self::Down | Self::Ended)
+        matches!(self, Self::Full | Self::Half | Self::Quarter | Self::Cheaper)
     }
 
     /// The word used in records, logs and metrics.
@@ -93,6 +108,9 @@ impl StreamState {
         match self {
             Self::Starting => "starting",
             Self::Full => "full",
+            Self::Half => "half",
+            Self::Quarter => "quarter",
+            Self::Cheaper => "cheaper",
             Self::Shed => "shed",
             Self::Down => "down",
             Self::Ended => "ended",

@@ -125,7 +125,7 @@ fn a_plain_board_has_the_defaults_that_the_schema_names() {
             "accelerator simulated: 1 ms + 1 ms a frame, jitter 0 ms, seed 0, fail_every 0, batches of 4 at most",
             "model person: b/person.onnx (fp32), input 320x320, labels 1",
             "stream front: synthetic, phase 0 ms, jitter 0 ms, seed 0, 640x360 NV12, color as the source says, \
-             every 33.333333 ms, bound 100 ms, normal, late results dropped, model person",
+             every 33.333333 ms, bound 100 ms, normal, late results dropped, 1 of 30 frames may be missed, model person",
             "realtime: lock_memory try, fifo try, cpus any",
             "platform: thermal zones [], power rails [], gpu load [], gpu clock []",
         ]
@@ -218,8 +218,9 @@ fn misspelt_words() {
     refused(
         "fps = 30",
         "fps = 30\n\"q q\" = 1",
-        "13:1: streams[0].\"q q\"\n    unknown key; known here: color, criticality, faults, format, fps, id, \
-         latency_bound_ms, model, period_ms, size, source, stale_results",
+        "13:1: streams[0].\"q q\"\n    unknown key; known here: cheaper_model, color, criticality, faults, \
+         format, fps, freshness_ms, id, latency_bound_ms, misses, model, period_ms, size, source, \
+         stale_results",
     );
     refused(
         "format = \"NV12\"",
@@ -603,4 +604,23 @@ fn files_that_are_no_files() {
     assert_eq!(said("x.toml"), (Kind::Board, one("this is a folder; a file is needed")));
     let device = Board::load(Path::new("/dev/zero")).unwrap_err().to_string();
     assert!(device.contains("the file can't be read: it is not a regular file"), "{device}");
+}
+
+#[test]
+fn what_the_watchdog_is_told() {
+    let models = "[models.small]\nmanifest = \"person.toml\"\n";
+    let keys = "misses = [2, 20]\nfreshness_ms = 250\ncheaper_model = \"small\"\n";
+    let watch = load(&format!("{HEAD}{models}{FRONT}{keys}")).unwrap().streams[0].watch.clone();
+    assert_eq!((watch.misses, watch.freshness), ((2, 20), Some(Duration::from_millis(250))));
+    assert!(watch.cheaper_model.is_some());
+    let default = |more: &str| load(&format!("{HEAD}{FRONT}{more}")).unwrap().streams[0].watch.misses;
+    assert_eq!((default(""), default("criticality = \"critical\"\n")), ((1, 30), (0, 30)));
+    for (key, problem) in [
+        ("misses = [30, 30]", "the first number must be less than the second"),
+        ("cheaper_model = \"smal\"", "is not a model of this board"),
+        ("cheaper_model = \"person\"", "is the stream's own model"),
+    ] {
+        let said = said(&format!("{HEAD}{FRONT}{key}\n"));
+        assert!(said.contains(problem), "{said}");
+    }
 }

@@ -143,7 +143,7 @@ fn run(board: &Board, profile: &Profile, random: &mut Random, places: usize, fra
                     }
                     heart.batch_returned(batch);
                 }
-                Effect::Dropped(..) | Effect::Changed(_) | Effect::Set(_) => {}
+                Effect::Dropped(..) | Effect::Changed(_) | Effect::Set(_) | Effect::Certified(_) => {}
             }
         }
         let due = (0..cameras.len())

@@ -103,7 +103,7 @@ impl Rig {
                     }
                     self.note_dropped(stream, lost);
                 }
-                Effect::Changed(_) => {}
+                Effect::Changed(_) | Effect::Certified(_) => {}
                 Effect::Set(set) => self.sets.push(set),
             }
             self.check();

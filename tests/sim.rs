@@ -70,7 +70,7 @@ fn simulate(board: &Board, events: &[Event], seed: u64, time: Duration) -> Ran {
                 latency: record.finished.since(record.captured),
             }),
             Message::Set(_) => sets += 1,
-            Message::Event(_) => {}
+            Message::Event(_) | Message::Certificate(_) => {}
         }
         Ok::<(), ()>(())
     });
@@ -470,7 +470,7 @@ x.toml:5:10: events[0].stream = \"s9\"
     is not a stream of test; its streams: s0, s1, s2, s3
 x.toml:7:8: events[1].what = \"explode\"
     not known here; one of \"jitter\", \"drift\", \"silent\", \"late\", \"burst\", \"drop\", \"jump\", \"down\", \
-    \"overload\", \"slow\", \"fail\", \"hang\" is
+    \"overload\", \"slow\", \"fail\", \"pressure\", \"hang\" is
 x.toml:9:1: events[2].hang_ms
     missing. By how much
 x.toml:15:9: events[3].for_s = 2

@@ -21,7 +21,11 @@ impl fmt::Display for Board {
             writeln!(f, "input {}x{}, labels {}", input.width, input.height, model.labels.len())?;
         }
         for stream in &self.streams {
-            writeln!(f, "{stream}, model {}", self.models[stream.model.index()].id)?;
+            write!(f, "{stream}, model {}", self.models[stream.model.index()].id)?;
+            match stream.watch.cheaper_model {
+                Some(cheaper) => writeln!(f, ", before shedding {}", self.models[cheaper.index()].id)?,
+                None => writeln!(f)?,
+            }
         }
         for set in &self.sets {
             let members: Vec<&str> =
@@ -78,6 +82,10 @@ impl fmt::Display for Stream {
             Criticality::Critical => "critical",
         })?;
         write!(f, ", late results {}", if self.stale_results { "wanted" } else { "dropped" })?;
+        write!(f, ", {} of {} frames may be missed", self.watch.misses.0, self.watch.misses.1)?;
+        if let Some(freshness) = self.watch.freshness {
+            write!(f, ", fresh for {}", Ms(freshness))?;
+        }
         match &self.faults {
             Some(faults) => write!(f, ", {faults}"),
             None => Ok(()),

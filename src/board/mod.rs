@@ -94,6 +94,25 @@ pub struct Stream {
     pub model: ModelId,
     /// Whether a result after the deadline is still wanted (then a hopeless job is not dropped).
     pub stale_results: bool,
+    /// What the watchdog watches, and may do.
+    pub watch: Watch,
+}
+
+/// When a stream has missed too much, and what it may get instead of its service.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Watch {
+    /// Misses that are allowed, in that many frames in a row.
+    pub misses: (u8, u8),
+    /// Most age of its last good result.
+    pub freshness: Option<Duration>,
+    /// The network for its frames before it is shed for load.
+    pub cheaper_model: Option<ModelId>,
+}
+
+impl Default for Watch {
+    fn default() -> Self {
+        Self { misses: (1, 30), freshness: None, cheaper_model: None }
+    }
 }
 
 /// Where a stream's frames come from.

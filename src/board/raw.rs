@@ -103,6 +103,16 @@ pub(super) struct RawStream {
     /// Whether a result after the deadline is still wanted; else a frame that can't make it is dropped.
     #[serde(default)]
     pub stale_results: bool,
+    /// How many of how many frames in a row may be missed for load before service is reduced, here or
+    /// elsewhere. Without it: [1, 30]; of critical streams [0, 30].
+    #[schemars(inner(range(min = 0, max = 128)), extend("examples" = [[1, 30]]))]
+    pub misses: Option<[u8; 2]>,
+    /// Service is reduced, here or elsewhere, when for load the last good result is older than this. Without it:
+    /// at no age.
+    #[schemars(range(min = 0.001, max = 3_600_000.0))]
+    pub freshness_ms: Option<f64>,
+    /// Name of the model that every fourth frame gets before the stream is shed for load. Without it: none.
+    pub cheaper_model: Option<Id>,
 }
 
 #[derive(Deserialize, JsonSchema)]

@@ -5,12 +5,12 @@ use super::raw::{
 };
 use super::{
     Accelerator, BackendSpec, Board, Faults, MAX_MODELS, Output, OutputTo, Platform, Realtime, Set,
-    SourceSpec, Stream,
+    SourceSpec, Stream, Watch,
 };
 use crate::config::{Address, Document, Fingerprint, KeyPath, Kind, Problems, Surroundings};
 use crate::image::{Colorimetry, PixelFormat};
 use crate::model::{self, Model};
-use crate::stream::{ModelId, StreamId};
+use crate::stream::{Criticality, ModelId, StreamId};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
@@ -94,7 +94,10 @@ impl Resolve<'_> {
         let at = KeyPath::default().key("models");
         let mut used = BTreeMap::new();
         for name in raw.models.keys() {
-            if !raw.streams.iter().any(|stream| stream.model.0 == *name) {
+            let uses = |stream: &RawStream| {
+                stream.model.0 == *name || stream.cheaper_model.as_ref().is_some_and(|id| id.0 == *name)
+            };
+            if !raw.streams.iter().any(uses) {
                 self.warn(&at.key(name), "no stream uses this model; it is not loaded");
             } else {
                 used.insert(name.clone(), ModelId(used.len() as u8));
@@ -167,7 +170,39 @@ impl Resolve<'_> {
             criticality: raw.criticality,
             model,
             stale_results: raw.stale_results,
+            watch: self.watch(raw, listed, used, at),
         }
+    }
+
+    fn watch(
+        &mut self,
+        raw: &RawStream,
+        listed: &BTreeMap<String, RawModel>,
+        used: &BTreeMap<String, ModelId>,
+        at: &KeyPath,
+    ) -> Watch {
+        let critical = raw.criticality == Criticality::Critical;
+        let [misses, frames] = raw.misses.unwrap_or(if critical { [0, 30] } else { [1, 30] });
+        if misses >= frames {
+            let message =
+                "the first number must be less than the second; say [1, 30] for one miss in any 30 frames";
+            self.document.report(&at.key("misses"), message);
+        }
+        let cheaper_model = raw.cheaper_model.as_ref().and_then(|name| {
+            let known = used.get(&name.0).copied();
+            let at = at.key("cheaper_model");
+            if known.is_none() {
+                let message = missing_name(&name.0, "a model", "models", listed.keys().map(String::as_str));
+                self.document.report(&at, message);
+            } else if name.0 == raw.model.0 {
+                self.document.report(&at, "is the stream's own model; name a cheaper one or leave it out");
+            }
+            if critical {
+                self.warn(&at, "has no use: a critical stream always has full service");
+            }
+            known
+        });
+        Watch { misses: (misses, frames), freshness: raw.freshness_ms.map(millis), cheaper_model }
     }
 
     /// Chroma at half resolution needs whole pairs of pixels.

@@ -8,6 +8,7 @@
 //! | `frame` | once for every captured frame that reached the heart | times, outcome, detections |
 //! | `set` | once for every closed set | its members' results, or why there are none |
 //! | `event` | when a stream changes its state | the new state and the cause |
+//! | `certificate` | when the guarantee is given or withdrawn | whether it stands, for how many streams, why |
 //! | `lost` | before the next line, when records are missing from this output | how many |
 //!
 //! Rules that readers may rely on: every key is always there, `null` where it does not apply, so an empty
@@ -23,7 +24,7 @@ use crate::cause::MissCause;
 use crate::detection::Detection;
 use crate::job::{DropReason, Outcome};
 use crate::publish::recent::Recent;
-use crate::record::{Event, Message, Missing, Record, Served, SetRecord};
+use crate::record::{Certificate, Event, Message, Missing, Record, Served, SetRecord};
 use crate::stream::{Criticality, ModelId, StreamId, StreamState};
 use crate::time::Instant;
 use schemars::JsonSchema;
@@ -82,6 +83,7 @@ pub(crate) fn message(out: &mut Vec<u8>, board: &Board, recent: &Recent, wall: u
         Message::Frame(record) => Body::Frame(Frame::new(board, wall, record)),
         Message::Set(record) => Body::Set(SetClosed::new(board, recent, wall, record)),
         Message::Event(event) => Body::Event(Changed::new(board, wall, event)),
+        Message::Certificate(certificate) => Body::Certificate(Certified::new(wall, certificate)),
     };
     line(out, body);
 }
@@ -118,6 +120,8 @@ enum Body<'a> {
     Set(SetClosed<'a>),
     /// A stream changed its state.
     Event(Changed<'a>),
+    /// The guarantee was given or withdrawn.
+    Certificate(Certified<'a>),
     /// Records that are missing here, because this output could not take them.
     Lost(Gap),
 }
@@ -310,6 +314,20 @@ struct Changed<'a> {
 }
 
 #[derive(Serialize, JsonSchema)]
+struct Certified<'a> {
+    /// When, CLOCK_MONOTONIC.
+    at_ns: u64,
+    /// Wall clock when it was handed to this output.
+    wall_ns: u64,
+    /// Whether every frame of those streams is certain to be in time from now on.
+    holds: bool,
+    /// How many streams it is about.
+    streams: u16,
+    /// The assumptions, or why it does not stand.
+    cause: &'a str,
+}
+
+#[derive(Serialize, JsonSchema)]
 struct Gap {
     /// How many records.
     count: u64,
@@ -433,6 +451,18 @@ impl<'a> Changed<'a> {
     }
 }
 
+impl<'a> Certified<'a> {
+    fn new(wall: u64, certificate: &'a Certificate) -> Self {
+        Self {
+            at_ns: certificate.at.as_nanos(),
+            wall_ns: wall,
+            holds: certificate.holds,
+            streams: certificate.streams,
+            cause: &certificate.cause,
+        }
+    }
+}
+
 /// The class's name, or its number where the manifest names fewer classes than the network has.
 pub(super) fn label(labels: &[String], index: u16) -> Cow<'_, str> {
     labels.get(usize::from(index)).map_or_else(|| Cow::Owned(format!("#{index}")), |name| name.into())
@@ -488,6 +518,7 @@ mod tests {
             parsed(|out| {
                 message(out, &board, &recent, 9, &Message::Event(samples::event("unplugged \"front\"\n")))
             }),
+            parsed(|out| message(out, &board, &recent, 9, &Message::Certificate(samples::certificate()))),
             parsed(|out| lost(out, 12)),
         ]
     }

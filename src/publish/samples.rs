@@ -1,11 +1,11 @@
 //! A small board and records of it, for the tests of this module.
 
-use crate::board::{Accelerator, BackendSpec, Board, Platform, Realtime, Set, SourceSpec, Stream};
+use crate::board::{Accelerator, BackendSpec, Board, Platform, Realtime, Set, SourceSpec, Stream, Watch};
 use crate::detection::Detection;
 use crate::image::PixelFormat;
 use crate::job::{DropReason, Outcome, bounded};
 use crate::model::{Activation, Channels, Decoder, Element, Fit, Input, Model, TensorLayout};
-use crate::record::{Event, Missing, Record, Served, SetMember, SetRecord};
+use crate::record::{Certificate, Event, Missing, Record, Served, SetMember, SetRecord};
 use crate::stream::{Criticality, ModelId, StreamId, StreamState};
 use crate::time::Instant;
 use std::sync::Arc;
@@ -25,6 +25,7 @@ pub fn board() -> Arc<Board> {
         criticality: Criticality::Normal,
         model: ModelId(0),
         stale_results: false,
+        watch: Watch::default(),
     };
     Arc::new(Board {
         name: "bench".into(),
@@ -132,4 +133,9 @@ pub fn set() -> SetRecord {
 pub fn event(cause: &str) -> Event {
     let at = Instant::from_nanos(2_000_000_000);
     Event { at, stream: StreamId(1), state: StreamState::Down, cause: bounded(cause) }
+}
+
+pub fn certificate() -> Certificate {
+    let at = Instant::from_nanos(2_000_000_000);
+    Certificate { at, holds: false, streams: 2, cause: bounded("overrun") }
 }

@@ -8,7 +8,7 @@ use crate::job::{Batch, Job, Lost};
 use crate::pipeline::{Effect, Pipeline, drain_time};
 use crate::platform::{Waker, clock, realtime};
 use crate::pool::FrameRef;
-use crate::record::{Event, SetRecord};
+use crate::record::{Certificate, Event, SetRecord};
 use crate::ring::{Receiver, Sender};
 use crate::runtime::capture::News;
 use crate::runtime::{Flags, Snapshot, fill};
@@ -35,6 +35,8 @@ pub(super) enum Order {
     Changed(Event),
     /// Publish a set.
     Set(SetRecord),
+    /// Publish that the guarantee was given or withdrawn.
+    Certified(Certificate),
 }
 
 /// What the publisher reports.
@@ -159,6 +161,7 @@ impl Exec {
                 Some(Effect::Dropped(stream, lost)) => Some(Order::Dropped(stream, lost)),
                 Some(Effect::Changed(event)) => Some(Order::Changed(event)),
                 Some(Effect::Set(set)) => Some(Order::Set(set)),
+                Some(Effect::Certified(certificate)) => Some(Order::Certified(certificate)),
                 None => break,
             };
         }

@@ -115,6 +115,8 @@ pub struct Snapshot {
     pub latency: Histogram,
     /// What the accelerator did.
     pub batches: (u64, u64, u64),
+    /// Whether the guarantee stands; `None` where none was given.
+    pub guaranteed: Option<bool>,
 }
 
 /// A run in progress.
@@ -261,6 +263,7 @@ impl Running {
             streams: vec![(Ledger::default(), StreamState::Starting, None); self.board.streams.len()],
             latency: Histogram::default(),
             batches: (0, 0, 0),
+            guaranteed: None,
         })
     }
 
@@ -335,4 +338,6 @@ fn fill(snapshot: &mut Snapshot, heart: &Pipeline<FrameRef>, all: &Histogram) {
     snapshot.latency.copy_from(all);
     let BatchTotals { batches, jobs, faults, .. } = heart.batches();
     snapshot.batches = (*batches, *jobs, *faults);
+    let certificate = heart.certificate();
+    snapshot.guaranteed = (certificate.streams > 0).then_some(certificate.holds);
 }

@@ -127,7 +127,12 @@ impl Bench<'_> {
         runs: RangeInclusive<usize>,
     ) -> Result<Vec<Duration>, String> {
         let name = &self.board.models[model.index()].id;
-        let streams = self.board.streams.iter().enumerate().filter(|(_, stream)| stream.model == model);
+        let streams = self
+            .board
+            .streams
+            .iter()
+            .enumerate()
+            .filter(|(_, stream)| stream.model == model || stream.watch.cheaper_model == Some(model));
         let (stream, spec) = streams
             .max_by_key(|(_, stream)| u64::from(stream.width) * u64::from(stream.height))
             .ok_or_else(|| format!("no stream uses model {name}"))?;

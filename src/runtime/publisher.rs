@@ -65,6 +65,7 @@ impl Publisher {
                         self.push(&Message::Event(event));
                     }
                     Order::Set(set) => self.push(&Message::Set(set)),
+                    Order::Certified(certificate) => self.push(&Message::Certificate(certificate)),
                 }
                 self.exec.wake();
             }

@@ -3,11 +3,12 @@
 use crate::board::Board;
 use crate::cause::MissCause;
 use crate::job::DropReason;
-use crate::pipeline::{Pipeline, StreamTotals};
+use crate::pipeline::{CertificateTotals, Pipeline, StreamTotals};
 use crate::publish::SinkReport;
 use crate::publish::pictures::PicturesReport;
 use crate::stats::{Copies, CopyStage, Histogram, Ledger};
 use crate::stream::StreamState;
+use crate::watchdog::Rung;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,6 +31,7 @@ pub struct Finished {
     streams: Vec<StreamTotals>,
     utilisation: f64,
     provisional: bool,
+    certificate: CertificateTotals,
     batches: crate::pipeline::BatchTotals,
     last_fault: Option<String>,
     copied: Vec<(CopyStage, u64)>,
@@ -54,6 +56,7 @@ impl Finished {
             streams: heart.totals().cloned().collect(),
             utilisation: heart.schedule().utilisation(),
             provisional: heart.schedule().is_provisional(),
+            certificate: heart.certificate(),
             batches: heart.batches().clone(),
             last_fault: heart.last_fault().map(|fault| fault.as_str().to_owned()),
             copied: CopyStage::ALL.into_iter().map(|stage| (stage, copies.bytes(stage))).collect(),
@@ -102,6 +105,12 @@ impl Finished {
         self.pictures.as_ref()
     }
 
+    /// What became of the guarantee.
+    #[must_use]
+    pub fn certificate(&self) -> CertificateTotals {
+        self.certificate
+    }
+
     /// Latencies of all streams.
     #[must_use]
     pub fn latency(&self) -> Histogram {
@@ -128,6 +137,10 @@ impl Finished {
                 entry.insert("failures".into(), json!(totals.failures));
                 entry.insert("period_us".into(), json!(micros(stream.period)));
                 entry.insert("latency_bound_us".into(), json!(micros(stream.latency_bound)));
+                let on_rung = Rung::ALL.iter().zip(totals.on_rung).filter(|&(_, frames)| frames > 0);
+                let on_rung: Map<String, Value> =
+                    on_rung.map(|(rung, frames)| (rung.state().as_str().to_owned(), json!(frames))).collect();
+                entry.insert("ladder".into(), json!({"changes": totals.rung_changes, "frames": on_rung}));
                 entry.extend(account(&totals.ledger, &totals.causes, &totals.latency));
                 Value::Object(entry)
             })
@@ -149,6 +162,11 @@ impl Finished {
             "admission": {
                 "provisional": self.provisional,
                 "utilisation": rounded(self.utilisation),
+            },
+            "certificate": {
+                "holds": self.certificate.holds,
+                "streams": self.certificate.streams,
+                "revoked": self.certificate.revoked,
             },
             "total": Value::Object(account(&self.total(), &self.causes(), &self.latency())),
             "streams": streams,

@@ -165,6 +165,25 @@ impl Schedule {
         self.utilisation
     }
 
+    /// Share of the accelerator that `stream` needs when every batch is of its best size; all of it where no
+    /// batch is in time.
+    #[must_use]
+    pub fn share(&self, stream: &Stream) -> f64 {
+        share(stream, &self.profile, self.max_batch).unwrap_or(1.0)
+    }
+
+    /// How many models there are.
+    #[must_use]
+    pub fn models(&self) -> usize {
+        self.profile.models()
+    }
+
+    /// Planned service time of a batch.
+    #[must_use]
+    pub fn planned(&self, model: ModelId, jobs: u16) -> Duration {
+        self.profile.service(model, jobs).map_or(Duration::ZERO, |l| l.planned)
+    }
+
     /// Whether this is a guarantee, or a first plan from a few seconds' measurement.
     #[must_use]
     pub fn is_provisional(&self) -> bool {
@@ -180,13 +199,6 @@ impl Schedule {
             .rev()
             .find(|&jobs| self.profile.service(model, jobs).is_some_and(|l| l.planned + TAIL <= budget))
             .unwrap_or(1)
-    }
-
-    /// Service time planned for a batch of `jobs`.
-    #[must_use]
-    pub fn planned(&self, model: ModelId, jobs: usize) -> Duration {
-        let jobs = u16::try_from(jobs).unwrap_or(u16::MAX);
-        self.profile.service(model, jobs).map_or(Duration::ZERO, |l| l.planned)
     }
 
     /// Shortest time from the start of a job's batch to its published result.

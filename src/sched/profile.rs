@@ -46,6 +46,12 @@ impl Profile {
         table.iter().find(|&&(size, _)| size >= jobs).map(|&(_, service)| service)
     }
 
+    /// How many models it is about.
+    #[must_use]
+    pub fn models(&self) -> usize {
+        self.tables.len()
+    }
+
     /// Largest batch of a model.
     #[must_use]
     pub fn max_batch(&self, model: ModelId) -> u16 {

@@ -40,7 +40,7 @@ impl<P> Scheduler<P> {
     pub fn new(schedule: Schedule) -> Self {
         let queues: Vec<_> = schedule.streams().iter().map(|s| VecDeque::with_capacity(s.depth)).collect();
         let waiting: usize = schedule.streams().iter().map(|s| s.depth).sum();
-        let models = schedule.streams().iter().map(|s| s.model.index() + 1).max().unwrap_or(0);
+        let models = schedule.models();
         // Twice as many entries as jobs can wait: a sweep then always frees at least half of them.
         let order = (0..models).map(|_| BinaryHeap::with_capacity(2 * waiting)).collect();
         Self { newest: vec![Instant::default(); queues.len()], schedule, queues, order, held_until: None }

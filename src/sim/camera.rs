@@ -82,7 +82,7 @@ impl Camera {
         let ours = |event: &&Event| match event.what {
             What::Stream(stream, _) => stream == id,
             What::Overload(_) => true,
-            What::Slow { .. } | What::Fail | What::Hang(_) => false,
+            What::Slow { .. } | What::Fail | What::Hang(_) | What::Pressure(_) => false,
         };
         let events: Vec<Event> = scenario.events.iter().filter(ours).copied().collect();
         let down = |event: &&Event| event.what == What::Stream(id, Disturbance::Down);
@@ -208,7 +208,7 @@ impl Camera {
                 What::Stream(_, Disturbance::Drop(share)) => all.kept *= 1.0 - share,
                 What::Stream(_, Disturbance::Jump(by)) => all.jump += by,
                 What::Stream(_, Disturbance::Down) => all.down = true,
-                What::Slow { .. } | What::Fail | What::Hang(_) => {}
+                What::Slow { .. } | What::Fail | What::Hang(_) | What::Pressure(_) => {}
             }
         }
         // Drifts of many events together stay what a clock can do.

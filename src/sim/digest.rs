@@ -24,6 +24,10 @@ impl Digest {
             Message::Event(event) => {
                 self.put([3, event.at.as_nanos(), u64::from(event.stream.0), state(event.state)]);
             }
+            Message::Certificate(certificate) => {
+                let (holds, streams) = (u64::from(certificate.holds), u64::from(certificate.streams));
+                self.put([4, certificate.at.as_nanos(), holds, streams]);
+            }
         }
         self.hash.update(&self.words);
     }

@@ -36,6 +36,7 @@ use crate::sched::{Profile, Schedule, Service};
 use crate::stats::Copies;
 use crate::stream::StreamId;
 use crate::time::Instant;
+use crate::watchdog::Pressure;
 use camera::Camera;
 use digest::Digest;
 use serde_json::{Value, json};
@@ -148,6 +149,8 @@ struct World<'p, E> {
     backend: Simulated<()>,
     /// Hangs to come, the next first.
     hangs: VecDeque<(Instant, Duration)>,
+    /// Instants at which the scenario's pressure changes, the next first.
+    pressures: VecDeque<Instant>,
     records: Records,
     /// When the publisher has carried out its orders so far.
     published: Instant,
@@ -182,6 +185,13 @@ impl<'p, E> World<'p, E> {
         });
         let mut hangs: Vec<_> = hangs.collect();
         hangs.sort_unstable();
+        let pressures = plan.scenario.events.iter().filter(|event| matches!(event.what, What::Pressure(_)));
+        let mut pressures: Vec<_> = pressures
+            .flat_map(|event| [Some(event.at), event.until])
+            .flatten()
+            .map(|at| START + at)
+            .collect();
+        pressures.sort_unstable();
         Self {
             now: START,
             records: Records::new(&schedule),
@@ -193,6 +203,7 @@ impl<'p, E> World<'p, E> {
             cameras,
             backend,
             hangs: hangs.into(),
+            pressures: pressures.into(),
             published: START,
             facts: VecDeque::new(),
             digest: Digest::default(),
@@ -205,6 +216,7 @@ impl<'p, E> World<'p, E> {
         self.act(scenario)?;
         while let Some(next) = self.next(true).filter(|&next| next < end) {
             self.now = next;
+            self.press(scenario);
             self.cameras_act();
             self.take_in();
             self.act(scenario)?;
@@ -230,7 +242,20 @@ impl<'p, E> World<'p, E> {
     fn next(&self, with_cameras: bool) -> Option<Instant> {
         let camera = self.agenda.peek().filter(|_| with_cameras).map(|&Reverse((at, _))| at);
         let fact = self.facts.front().map(|&(at, _)| at);
-        [camera, fact, self.backend.poll_at(), self.heart.poll_at()].into_iter().flatten().min()
+        let pressure = self.pressures.front().copied().filter(|_| with_cameras);
+        [camera, fact, pressure, self.backend.poll_at(), self.heart.poll_at()].into_iter().flatten().min()
+    }
+
+    /// Tells the heart what weighs on the accelerator, where that has changed.
+    fn press(&mut self, scenario: &Scenario) {
+        let mut changed = false;
+        while self.pressures.pop_front_if(|at| *at <= self.now).is_some() {
+            changed = true;
+        }
+        if changed {
+            let thermal = scenario.pressure(self.now.since(START));
+            self.heart.pressure(Pressure { thermal, ..Pressure::default() });
+        }
     }
 
     fn cameras_act(&mut self) {
@@ -268,6 +293,7 @@ impl<'p, E> World<'p, E> {
                     self.say(&Message::Event(event))?;
                 }
                 Effect::Set(set) => self.say(&Message::Set(set))?,
+                Effect::Certified(certificate) => self.say(&Message::Certificate(certificate))?,
             }
         }
         Ok(())

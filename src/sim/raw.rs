@@ -177,6 +177,18 @@ pub(super) enum RawEvent {
         #[schemars(range(min = 0.001, max = 31_536_000.0))]
         for_s: Option<f64>,
     },
+    /// The platform warns of heat; the accelerator is no slower for it.
+    Pressure {
+        /// Seconds after the start.
+        #[schemars(range(min = 0.0, max = 31_536_000.0))]
+        at_s: f64,
+        /// How long it lasts. Without it: to the end.
+        #[schemars(range(min = 0.001, max = 31_536_000.0))]
+        for_s: Option<f64>,
+        /// Share of the accelerator that it says is lost.
+        #[schemars(range(min = 0.0, max = 1.0))]
+        share: f64,
+    },
     /// The next batch that is begun takes longer.
     Hang {
         /// Seconds after the start.

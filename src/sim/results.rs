@@ -32,6 +32,7 @@ impl<'b> Lines<'b> {
             Message::Frame(record) => record.finished,
             Message::Set(record) => record.finished,
             Message::Event(event) => event.at,
+            Message::Certificate(certificate) => certificate.at,
         };
         self.recent.note(message);
         json::message(out, self.board, &self.recent, at.as_nanos(), message);

@@ -47,6 +47,8 @@ pub enum What {
     Fail,
     /// The next batch that is begun takes this much longer.
     Hang(Duration),
+    /// The platform says that heat takes this share of the accelerator away, or is about to.
+    Pressure(f64),
 }
 
 /// What can happen to one stream.
@@ -117,6 +119,16 @@ impl Scenario {
         self.events.iter().map(slow).product()
     }
 
+    /// The share of the accelerator that the platform says is lost `elapsed` after the start.
+    #[must_use]
+    pub fn pressure(&self, elapsed: Duration) -> f64 {
+        let left = self.events.iter().filter(|event| event.is_on(elapsed)).map(|event| match event.what {
+            What::Pressure(share) => 1.0 - share,
+            _ => 1.0,
+        });
+        1.0 - left.product::<f64>()
+    }
+
     /// Whether a batch that is begun `elapsed` after the start fails.
     #[must_use]
     pub fn fails(&self, elapsed: Duration) -> bool {
@@ -163,6 +175,7 @@ fn event(document: &mut Document<'_>, raw: &RawEvent, board: &Board, at: &KeyPat
             lasting(*at_s, *for_s, What::Slow { factor: *factor, ramp: millis(ramp_s * 1e3) })
         }
         RawEvent::Fail { at_s, for_s } => lasting(*at_s, *for_s, What::Fail),
+        RawEvent::Pressure { at_s, for_s, share } => lasting(*at_s, *for_s, What::Pressure(*share)),
         RawEvent::Hang { at_s, hang_ms } => lasting(*at_s, None, What::Hang(millis(*hang_ms))),
     }
 }

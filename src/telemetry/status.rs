@@ -59,6 +59,9 @@ impl Status {
         if faults > 0 {
             let _ = write!(text, "  FAILED BATCHES {faults}");
         }
+        if snapshot.guaranteed == Some(false) {
+            text.push_str("  GUARANTEE WITHDRAWN");
+        }
         text.push('\n');
         text
     }
