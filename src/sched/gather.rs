@@ -62,6 +62,15 @@ struct End {
     from: usize,
 }
 
+/// A plan's first batch.
+#[derive(Clone, Copy, Debug)]
+struct First {
+    jobs: usize,
+    /// How many of them are yet to come, and when the last should be there.
+    due: usize,
+    release: u64,
+}
+
 /// Who is due when, and the plan's memory.
 #[derive(Debug)]
 pub(super) struct Gather {
@@ -72,15 +81,29 @@ pub(super) struct Gather {
     services: Vec<u64>,
     /// Longest that a place is left free on purpose after a waiting job's arrival; `None`: as the plan says.
     patience: Option<Duration>,
+    /// What is waited for, while nothing else happens.
+    hold: Option<Hold>,
+    /// Holds so far.
+    holds: u64,
     due: VecDeque<Slot>,
     slots: Vec<Slot>,
     ends: Vec<End>,
+}
+
+/// A batch that waits for members.
+#[derive(Clone, Copy, Debug)]
+struct Hold {
+    /// When the last of them should be there.
+    until: u64,
+    missing: usize,
 }
 
 #[derive(Debug)]
 struct Expected {
     phase: Phase,
     bound: Duration,
+    /// The last hold that waited for its next frame, and that frame's latest arrival.
+    held_for: Option<(u64, u64)>,
     /// Which frame after the newest is expected, and its deadline in the order.
     ahead: u32,
     listed: Option<u64>,
@@ -101,12 +124,15 @@ impl Gather {
                 .map(|stream| Expected {
                     phase: Phase::new(stream.period),
                     bound: stream.latency_bound,
+                    held_for: None,
                     ahead: 1,
                     listed: None,
                 })
                 .collect(),
             services: (1..=cap).map(|jobs| nanos(schedule.planned(one, jobs))).collect(),
             patience: schedule.patience(),
+            hold: None,
+            holds: 0,
             due: VecDeque::with_capacity(AHEAD + 1),
             slots: Vec::with_capacity(WAITING + AHEAD),
             ends: Vec::with_capacity(WAITING + AHEAD + 1),
@@ -122,6 +148,10 @@ impl Gather {
         let expected = &mut self.streams[job.stream.index()];
         expected.phase.observe(job.captured, job.arrived);
         expected.ahead = 1;
+        // Its coming changes the plan only if it was not foreseen, or is all that was waited for.
+        let foreseen = expected.held_for.take().filter(|&(number, _)| number == self.holds);
+        let stands = |hold: &Hold| hold.missing > 1 && foreseen.is_some_and(|(_, by)| by != hold.until);
+        self.hold = self.hold.filter(stands).map(|hold| Hold { missing: hold.missing - 1, ..hold });
         self.list(job.stream);
     }
 
@@ -155,6 +185,9 @@ impl Gather {
     /// and at most [`WAITING`].
     pub(super) fn step(&mut self, now: Instant, waiting: impl Iterator<Item = (Instant, Instant)>) -> Step {
         let now_nanos = now.as_nanos();
+        if let Some(hold) = self.hold.filter(|hold| hold.until > now_nanos) {
+            return Step::Hold(Instant::from_nanos(hold.until));
+        }
         self.slots.clear();
         let mut first_arrival = now;
         for (deadline, arrived) in waiting.take(WAITING) {
@@ -164,14 +197,40 @@ impl Gather {
         }
         self.slots.sort_unstable_by_key(|slot| slot.deadline);
         let waiting = self.slots.len();
-        self.look_ahead(now_nanos);
-        let step = self.plan(now_nanos, waiting);
-        match (step, self.patience) {
-            // What starts in a guaranteed schedule is all that waits.
-            (Step::Start(_), Some(_)) => Step::Start(waiting),
-            (Step::Hold(until), Some(patience)) if until > first_arrival + patience => Step::Start(waiting),
-            _ => step,
+        let cap = self.services.len();
+        if waiting >= cap && now_nanos + self.services[cap - 1] <= self.slots[0].deadline {
+            // No plan ends the first B jobs earlier than one full batch now.
+            return Step::Start(cap);
         }
+        self.look_ahead(now_nanos);
+        match (self.plan(now_nanos, waiting), self.patience) {
+            // What starts in a guaranteed schedule is all that waits.
+            (First { due: 0, .. }, Some(_)) => Step::Start(waiting),
+            (First { jobs, due: 0, .. }, None) => Step::Start(jobs),
+            (First { release, .. }, Some(patience)) if release > (first_arrival + patience).as_nanos() => {
+                Step::Start(waiting)
+            }
+            (first, _) => {
+                self.wait_for(first);
+                Step::Hold(Instant::from_nanos(first.release))
+            }
+        }
+    }
+
+    /// Marks the frames for which a batch waits.
+    fn wait_for(&mut self, first: First) {
+        self.holds += 1;
+        for slot in &self.slots[..first.jobs] {
+            if let Some((stream, _)) = slot.due {
+                self.streams[stream.index()].held_for = Some((self.holds, slot.release));
+            }
+        }
+        self.hold = Some(Hold { until: first.release, missing: first.due });
+    }
+
+    /// What waited has started: whatever was planned, the next plan is another.
+    pub(super) fn started(&mut self) {
+        self.hold = None;
     }
 
     /// Adds the jobs that are due next to those that wait, by deadline.
@@ -212,7 +271,7 @@ impl Gather {
     }
 
     /// f, and its first step; all that waits where there is no plan.
-    fn plan(&mut self, now: u64, waiting: usize) -> Step {
+    fn plan(&mut self, now: u64, waiting: usize) -> First {
         let (slots, ends, services) = (&self.slots, &mut self.ends, &self.services);
         ends.clear();
         ends.push(End { at: now, from: 0 });
@@ -234,15 +293,16 @@ impl Gather {
             ends.push(best);
         }
         let Some(mut job) = ends.iter().rposition(|end| end.at != u64::MAX).filter(|&job| job > 0) else {
-            return Step::Start(waiting);
+            return First { jobs: waiting, due: 0, release: now };
         };
         while ends[job].from > 0 {
             job = ends[job].from;
         }
         let batch = &slots[..job];
-        match batch.iter().map(|slot| slot.release).max() {
-            Some(release) if release > now => Step::Hold(Instant::from_nanos(release)),
-            _ => Step::Start(job),
+        First {
+            jobs: job,
+            due: batch.iter().filter(|slot| slot.due.is_some()).count(),
+            release: batch.iter().map(|slot| slot.release).max().unwrap_or(now),
         }
     }
 }

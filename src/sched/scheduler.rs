@@ -151,6 +151,7 @@ impl<P> Scheduler<P> {
                 }
             }
         }
+        self.gather.started();
         while batch.jobs.len() < jobs {
             let Some(Reverse(key)) = self.order[model].pop() else { break };
             if let Some(job) = take(&mut self.queues, key) {
