@@ -137,7 +137,7 @@ fn missed(
     let mut heart = Pipeline::new(now, board, schedule, batches, 1);
     let mut running: Option<(Instant, Box<Batch<()>>)> = None;
     let mut releases = releases.iter().peekable();
-    let mut learned = 0;
+    let mut learned = None;
     let bad = |heart: &Pipeline<()>| -> u64 {
         heart.totals().map(|totals| totals.ledger.late + totals.ledger.dropped.iter().sum::<u64>()).sum()
     };
@@ -166,15 +166,13 @@ fn missed(
             heart.batch_done(running.take().expect("it runs").1);
         } else if next == Some(at) {
             let &(_, stream, frame) = releases.next().expect("it is due");
-            if frame < LEARNING {
-                learned = u64::MAX;
-            } else if learned == u64::MAX {
-                learned = bad(&heart);
+            if frame >= LEARNING {
+                learned.get_or_insert_with(|| bad(&heart));
             }
             heart.frame_arrived(at, stream, frame, at, ());
         }
     }
-    bad(&heart) - learned
+    bad(&heart) - learned.expect("frames that count")
 }
 
 /// Compares with the stored table, or stores it.
@@ -189,8 +187,9 @@ fn snapshot(name: &str, table: &str) {
 }
 
 fn heading(title: &str) -> String {
-    let mut table =
-        format!("{title}\nLargest service times at which every frame is met, in % of the optimum's.\n\n");
+    let mut table = format!(
+        "{title}\nLargest service times at which every frame is met, in % of the reference's, searched from 100 % down.\n\n"
+    );
     let _ = write!(table, "{:>5} {:>4} {:>7}", "a/c", "cap", "jitter");
     for bound in BOUNDS {
         let _ = write!(table, " {:>10}", format!("D={bound}P"));
@@ -237,7 +236,7 @@ fn aligned_releases() {
     let streams = 8;
     tabulate(
         "optimum-aligned.txt",
-        "Aligned releases, 8 streams",
+        "Aligned releases, 8 streams, against ceil(N/B) * a + c * N <= min(D, P) - J",
         &[8, 4, 3],
         &[0.0, 0.05],
         |ratio, bound, cap, jitter| {
@@ -259,7 +258,10 @@ fn aligned_releases() {
 fn groups() {
     for (name, groups) in [("optimum-groups-2.txt", 2_u32), ("optimum-groups-4.txt", 4)] {
         let streams = 8;
-        let title = format!("{groups} groups of {} streams", streams / groups);
+        let title = format!(
+            "{groups} groups of {} streams, against a + c * N/G <= min(D, P/G) - J",
+            streams / groups
+        );
         tabulate(name, &title, &[8], &[0.0, 0.02], |ratio, bound, cap, jitter| {
             let phases = (0..streams).map(|index| PERIOD * (index % groups) / groups);
             let case = Case { phases: phases.collect(), jitter, bound, cap, ratio };
@@ -287,18 +289,27 @@ fn random_phases(jitter: f64, name: &str, title: &str) -> Vec<(f64, f64, Vec<f64
     })
 }
 
-/// Free-running cameras.
-#[test]
-fn random_phases_without_jitter() {
-    for (_, bound, shares) in random_phases(0.0, "optimum-random.txt", "Random phases, 4 to 8 streams") {
+/// Every cell's mean and least share.
+fn assert_near(cells: &[(f64, f64, Vec<f64>)], least: f64) {
+    for (_, bound, shares) in cells {
         let mean = shares.iter().sum::<f64>() / shares.len() as f64;
-        assert!(mean >= if bound < 1.0 { 0.95 } else { 0.97 }, "D = {bound} P: {shares:?}");
-        assert!(shares.iter().all(|&share| share >= 0.9), "D = {bound} P: {shares:?}");
+        assert!(mean >= if *bound < 1.0 { 0.95 } else { 0.97 }, "D = {bound} P: {shares:?}");
+        assert!(shares.iter().all(|&share| share >= least), "D = {bound} P: {shares:?}");
     }
 }
 
-/// Free-running cameras whose every frame is late by something that only the clairvoyant knows.
+/// Free-running cameras.
+#[test]
+fn random_phases_without_jitter() {
+    let title = "Random phases, 4 to 8 streams, against the clairvoyant";
+    assert_near(&random_phases(0.0, "optimum-random.txt", title), 0.9);
+}
+
+/// Free-running cameras whose every frame is late by something that only the clairvoyant knows: at D = 0.3 P a
+/// jitter of 5 % of P is a sixth of the bound, and one draw stays half a percent below nine tenths.
 #[test]
 fn random_phases_with_jitter() {
-    random_phases(0.05, "optimum-random-jitter.txt", "Random phases with jitter, 4 to 8 streams");
+    let title =
+        "Random phases with jitter, 4 to 8 streams, against a clairvoyant who knows every frame's delay";
+    assert_near(&random_phases(0.05, "optimum-random-jitter.txt", title), 0.89);
 }

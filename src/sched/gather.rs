@@ -17,6 +17,22 @@
 //! phases are not known or several models share the accelerator. With mixed bounds the order is a heuristic (r is then
 //! the latest release in the batch), each planned deadline still a true one.
 //!
+//! With a guarantee (known phases or not), all that waits starts whenever something starts, and nothing is held
+//! for longer than [`Schedule::patience`] after its arrival: see "Holding" in [`super::guarantee`].
+//!
+//! # Why this one
+//! Largest service times in steady state, in % of the clairvoyant optimum (`tests/optimum.rs`; a/c from 0.5 to
+//! 8, caps 3 and 8, D from 0.3 P to 2 P, random phases, 60 draws a column):
+//!
+//! | candidate | D = 0.3 P mean, least | 0.5 P | 0.9 P | P | aligned, 8 streams, D <= P, no jitter |
+//! |---|---|---|---|---|---|
+//! | start all that waits | 94.8, 73.5 | 94.1, 83.0 | 96.7, 87.2 | 98.8, 84.8 | 66.5 to 95.0 |
+//! | start when the first deadline forces it | 88.8, 74.8 | 94.8, 79.2 | 97.7, 90.2 | 99.8, 99.0 | 99.8 to 100 |
+//! | this plan | 99.9, 99.8 | 99.9, 99.8 | 99.7, 97.0 | 99.8, 99.0 | 99.8 |
+//!
+//! Due frames are planned at their latest arrival: planned at the middle of their jitter (5 % of P), a frame that
+//! comes later costs a batch of its own, and means fell from 97-99 % to 87-97 % where D < P.
+//!
 //! Work: at most [`AHEAD`] due and [`WAITING`] waiting jobs are looked at, whatever the number of streams; the
 //! order of who is due next is kept by binary search. No memory after the start.
 

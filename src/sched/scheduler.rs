@@ -1,6 +1,7 @@
 //! Earliest-deadline batches.
 //!
-//! The accelerator is given work whenever it is free: the model of the earliest deadline, and of that model
+//! The accelerator is given work whenever it is free, unless waiting for a frame that is due is the better plan
+//! ([`super::gather`]): the model of the earliest deadline, and of that model
 //! as many jobs, earliest first, as end before that deadline as planned. A stream's queue is as deep as its
 //! bound is long; where it is full the newest frame wins. Jobs that can't be met any more are dropped before
 //! they cost accelerator time.
