@@ -172,10 +172,10 @@ impl Gather {
     }
 
     fn unlist(&mut self, stream: StreamId) {
-        if let Some(deadline) = self.streams[stream.index()].listed.take() {
-            if let Ok(at) = self.order.binary_search(&(deadline, stream)) {
-                self.order.remove(at);
-            }
+        if let Some(deadline) = self.streams[stream.index()].listed.take()
+            && let Ok(at) = self.order.binary_search(&(deadline, stream))
+        {
+            self.order.remove(at);
         }
     }
 
