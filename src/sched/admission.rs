@@ -46,6 +46,7 @@ pub struct Schedule {
     profile: Profile,
     utilisation: f64,
     max_batch: u16,
+    patience: Option<Duration>,
 }
 
 /// A board that is not admitted.
@@ -131,6 +132,11 @@ impl Schedule {
             let critical = (0..lacks.len()).filter(|&index| critical(index)).count();
             return Err(Refusal { fits: critical - refused.len(), critical, streams: refused });
         }
+        let patience = (!profile.provisional).then(|| {
+            let served = board.streams.iter().zip(&lacks).filter(|(_, lack)| lack.is_none());
+            let demands: Vec<Demand> = served.filter_map(|(stream, _)| Demand::of(stream)).collect();
+            Accelerator::new(board, &profile).patience(&demands)
+        });
         let utilisation = board.streams.iter().zip(&lacks).filter(|(_, lack)| lack.is_none());
         let utilisation =
             utilisation.filter_map(|(stream, _)| share(stream, &profile, board.accelerator.max_batch)).sum();
@@ -144,7 +150,7 @@ impl Schedule {
             depth: queue_depth(stream),
         });
         let streams = streams.collect();
-        Ok(Self { streams, profile, utilisation, max_batch: board.accelerator.max_batch })
+        Ok(Self { streams, profile, utilisation, max_batch: board.accelerator.max_batch, patience })
     }
 
     /// The streams, in the board's order.
@@ -188,6 +194,26 @@ impl Schedule {
     #[must_use]
     pub fn is_provisional(&self) -> bool {
         self.profile.provisional
+    }
+
+    /// Longest time after a waiting job's arrival for which a place may be left free on purpose without any
+    /// frame being late; `None`: there is no guarantee to be kept.
+    #[must_use]
+    pub fn patience(&self) -> Option<Duration> {
+        self.patience
+    }
+
+    /// Largest batch of a model.
+    #[must_use]
+    pub fn max_batch(&self, model: ModelId) -> u16 {
+        self.profile.max_batch(model).min(self.max_batch)
+    }
+
+    /// l(jobs) as planned, of the largest batch where there are more.
+    #[must_use]
+    pub fn planned(&self, model: ModelId, jobs: u16) -> Duration {
+        let service = self.profile.service(model, jobs.min(self.profile.max_batch(model)));
+        service.map_or(Duration::ZERO, |service| service.planned)
     }
 
     /// Largest number of jobs that a batch of `model`, started `budget` before its first deadline, may have

@@ -8,7 +8,7 @@
 //!
 //! # Premises
 //! - Cameras are no faster than the board says: frames arrive at least `spacing` (period less jitter) apart.
-//! - A free place at the accelerator is given at once, to the model of the earliest deadline, with all that
+//! - A free place at the accelerator is given at once (but see "Holding"), to the model of the earliest deadline, with all that
 //!   waits for it up to the cap, earliest deadline first ([`crate::sched::Scheduler`]).
 //! - Each of the accelerator's places needs at most l(b) for b jobs, whatever runs beside it: with several
 //!   sessions, l is measured while all of them work.
@@ -39,6 +39,17 @@
 //! the limit, its batch fits as a whole before the deadline, which therefore cuts and drops nothing, and as
 //! R < depth * spacing its queue never overflows: a contradiction. Every step is monotone in the service
 //! times and in the jobs that exist: shorter services and missing frames change nothing. ∎
+//!
+//! # Holding
+//! A free place may also be left free on purpose, for a frame that is due, as long as no waiting job is longer
+//! than the *patience* x after its arrival: once a place is left free at t, every job that waits arrived at
+//! t - x or later. [`Accelerator::patience`] is the largest x for which the responses, computed with
+//! R = max(worst, x + clear), are within all limits; clear is the longest time from a free place to the end of
+//! a waiting job's batch. *Proof.* As above, for a job j that is the first to exceed its R. If no place was
+//! left free while j waited, nothing differs. Otherwise let w be the last instant at which one was: w is
+//! at most x after j's arrival. From w on that place works until j runs, on jobs that are outstanding at w and
+//! on passers only: the steps above without a batch in service, so j ends within clear after w. The
+//! counts n use the same R. Whether a frame that is waited for comes does not matter. ∎
 //!
 //! For equal streams, one model and l(b) = a + c * b this is, with D less the reserve: N <= B and D <= P:
 //! `2a + cN <= min(D, P - J)`; D > P with two frames outstanding: `a + cN <= P` and `2(a + cN) <= D`; several
@@ -172,6 +183,40 @@ impl Accelerator {
     /// The longest response of each stream's frames, in nanoseconds from arrival to the end of their batch;
     /// the first stream (its position) that exceeds its limit, and by what response, if one does.
     pub(super) fn responses(&self, demands: &[Demand]) -> Result<Vec<u64>, (usize, u64)> {
+        self.responses_held(demands, None)
+    }
+
+    /// Longest time after a job's arrival for which a place may be left free on purpose: see "Holding".
+    pub(super) fn patience(&self, demands: &[Demand]) -> Duration {
+        let (mut safe, mut most) = (0, demands.iter().map(|demand| demand.limit).min().unwrap_or(0));
+        // To a thousandth of the shortest limit.
+        let enough = most / 1024;
+        while most - safe > enough.max(1) {
+            let middle = safe.midpoint(most);
+            if self.responses_held(demands, Some(middle)).is_ok() {
+                safe = middle;
+            } else {
+                most = middle;
+            }
+        }
+        Duration::from_nanos(safe)
+    }
+
+    /// Longest time from an instant at which a place is free until the end of the batch of a job of `model`
+    /// that waits then: [`Accelerator::worst`] without a batch that is in service.
+    fn clear(&self, model: usize, outstanding: &[u64], passers: &[u64]) -> u64 {
+        let (all, cap) = (outstanding[model], self.cap(model));
+        let full = if all <= cap { 0 } else { (all - 1 + passers[model]) / cap };
+        let own = full.saturating_mul(self.service(model, cap)).saturating_add(self.service(model, all));
+        let others = outstanding.iter().enumerate().filter(|&(other, &there)| other != model && there > 0);
+        others.fold(own, |sum, (other, &there)| {
+            let batches = there.div_ceil(self.cap(other)) + passers[other];
+            sum.saturating_add(batches.saturating_mul(self.service(other, there)))
+        })
+    }
+
+    /// [`Accelerator::responses`] when places may be left free on purpose for `held` after a job's arrival.
+    fn responses_held(&self, demands: &[Demand], held: Option<u64>) -> Result<Vec<u64>, (usize, u64)> {
         let mut responses = vec![0; demands.len()];
         loop {
             let mut outstanding = vec![0; self.services.len()];
@@ -194,7 +239,10 @@ impl Accelerator {
                         passers[other.model] += response / other.spacing + 1;
                     }
                 }
-                let worst = self.worst(demand.model, &outstanding, &passers);
+                let mut worst = self.worst(demand.model, &outstanding, &passers);
+                if let Some(held) = held {
+                    worst = worst.max(held.saturating_add(self.clear(demand.model, &outstanding, &passers)));
+                }
                 if worst > demand.limit {
                     return Err((index, worst));
                 }

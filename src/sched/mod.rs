@@ -4,7 +4,9 @@
 //! not admitted cannot run.
 
 mod admission;
+mod gather;
 mod guarantee;
+mod phase;
 mod plan;
 mod profile;
 mod scheduler;

@@ -1,6 +1,7 @@
 //! Earliest-deadline batches.
 //!
-//! The accelerator is given work whenever it is free: the model of the earliest deadline, and of that model
+//! The accelerator is given work whenever it is free, unless waiting for a frame that is due is the better plan
+//! ([`super::gather`]): the model of the earliest deadline, and of that model
 //! as many jobs, earliest first, as end before that deadline as planned. A stream's queue is as deep as its
 //! bound is long; where it is full the newest frame wins. Jobs that can't be met any more are dropped before
 //! they cost accelerator time.
@@ -10,6 +11,7 @@
 
 use crate::job::{Batch, BatchJob, Job};
 use crate::sched::Schedule;
+use crate::sched::gather::{Gather, Step, WAITING};
 use crate::stream::{ModelId, StreamId};
 use crate::time::Instant;
 use std::cmp::Reverse;
@@ -32,6 +34,7 @@ pub struct Scheduler<P> {
     order: Vec<BinaryHeap<Key>>,
     /// When a batch that is held back on purpose is to be looked at again.
     held_until: Option<Instant>,
+    gather: Gather,
 }
 
 impl<P> Scheduler<P> {
@@ -43,7 +46,14 @@ impl<P> Scheduler<P> {
         let models = schedule.models();
         // Twice as many entries as jobs can wait: a sweep then always frees at least half of them.
         let order = (0..models).map(|_| BinaryHeap::with_capacity(2 * waiting)).collect();
-        Self { newest: vec![Instant::default(); queues.len()], schedule, queues, order, held_until: None }
+        Self {
+            newest: vec![Instant::default(); queues.len()],
+            gather: Gather::new(&schedule),
+            schedule,
+            queues,
+            order,
+            held_until: None,
+        }
     }
 
     /// What was admitted.
@@ -54,6 +64,7 @@ impl<P> Scheduler<P> {
 
     /// Lets a job wait. Returns the job whose place it took, when the stream's queue was full: its oldest.
     pub fn push(&mut self, job: Job, payload: P) -> Option<BatchJob<P>> {
+        self.gather.arrived(&job);
         let queue = &mut self.queues[job.stream.index()];
         let superseded =
             if queue.len() == self.schedule.stream(job.stream).depth { queue.pop_front() } else { None };
@@ -128,7 +139,21 @@ impl<P> Scheduler<P> {
         let jobs = self
             .schedule
             .batch_within(batch.model, if late_already { std::time::Duration::MAX } else { budget });
-        while batch.jobs.len() < usize::from(jobs) {
+        let mut jobs = usize::from(jobs);
+        if !late_already && self.gather.expects() && self.order[model].len() <= WAITING {
+            let waiting = self.order[model]
+                .iter()
+                .filter_map(|&Reverse(key)| find(&self.queues, key).map(|job| (key.0, job.arrived)));
+            match self.gather.step(now, waiting) {
+                Step::Start(planned) => jobs = jobs.min(planned),
+                Step::Hold(until) => {
+                    self.held_until = Some(until);
+                    return false;
+                }
+            }
+        }
+        self.gather.started();
+        while batch.jobs.len() < jobs {
             let Some(Reverse(key)) = self.order[model].pop() else { break };
             if let Some(job) = take(&mut self.queues, key) {
                 batch.jobs.push(job);
