@@ -184,12 +184,6 @@ impl Schedule {
         self.profile.models()
     }
 
-    /// Planned service time of a batch.
-    #[must_use]
-    pub fn planned(&self, model: ModelId, jobs: u16) -> Duration {
-        self.profile.service(model, jobs).map_or(Duration::ZERO, |l| l.planned)
-    }
-
     /// Whether this is a guarantee, or a first plan from a few seconds' measurement.
     #[must_use]
     pub fn is_provisional(&self) -> bool {
