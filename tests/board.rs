@@ -76,7 +76,7 @@ fn every_board_that_comes_with_ocelli_is_valid() {
         }
     }
     names.sort();
-    assert_eq!(names, ["agx-orin", "host", "orin-nano", "orin-nx", "simulated", "thor"]);
+    assert_eq!(names, ["agx-orin", "host", "orin-nano", "orin-nx", "simulated", "thor", "triggered"]);
 }
 
 #[test]

@@ -61,6 +61,7 @@ fn stream(source: SourceSpec, format: PixelFormat, width: u32, height: u32) -> S
         criticality: Criticality::Normal,
         model: ModelId(0),
         stale_results: false,
+        trigger: None,
     }
 }
 

@@ -1,6 +1,6 @@
 //! A board in words, every resolved value included: what `ocelli check` prints.
 
-use super::{Asked, BackendSpec, Board, Faults, Output, OutputTo, Realtime, SourceSpec, Stream};
+use super::{Asked, BackendSpec, Board, Faults, Output, OutputTo, Realtime, SourceSpec, Stream, Trigger};
 use crate::stream::Criticality;
 use std::fmt;
 use std::time::Duration;
@@ -78,6 +78,9 @@ impl fmt::Display for Stream {
             Criticality::Critical => "critical",
         })?;
         write!(f, ", late results {}", if self.stale_results { "wanted" } else { "dropped" })?;
+        if let Some(Trigger { id, offset, jitter }) = &self.trigger {
+            write!(f, ", trigger {id} at {}, jitter {}", Ms(*offset), Ms(*jitter))?;
+        }
         match &self.faults {
             Some(faults) => write!(f, ", {faults}"),
             None => Ok(()),

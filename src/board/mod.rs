@@ -94,6 +94,20 @@ pub struct Stream {
     pub model: ModelId,
     /// Whether a result after the deadline is still wanted (then a hopeless job is not dropped).
     pub stale_results: bool,
+    /// The hardware trigger that releases its frames; `None`: it runs free.
+    pub trigger: Option<Trigger>,
+}
+
+/// A signal on which the cameras that share it expose, once in their period. All triggers of a board are
+/// driven by one clock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trigger {
+    /// Its name: streams with the same one share it.
+    pub id: String,
+    /// From the start of the period, on the clock of all triggers, to its instant; less than the period.
+    pub offset: Duration,
+    /// Captures are stamped from the instant on up to this much later; less than half the period.
+    pub jitter: Duration,
 }
 
 /// Where a stream's frames come from.

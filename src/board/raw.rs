@@ -42,6 +42,11 @@ pub(super) struct RawBoard {
     /// The cameras.
     #[schemars(length(min = 1, max = 256))]
     pub streams: Vec<RawStream>,
+    /// Hardware triggers: signals on each of which several cameras expose at once. What is known of the
+    /// instants lets more streams be guaranteed. Without it: all cameras run free.
+    #[serde(default)]
+    #[schemars(length(max = 256))]
+    pub triggers: Vec<RawTrigger>,
     /// Cameras whose results of one instant are published as one record. Without it: none.
     #[serde(default)]
     #[schemars(length(max = MAX_SETS))]
@@ -103,6 +108,25 @@ pub(super) struct RawStream {
     /// Whether a result after the deadline is still wanted; else a frame that can't make it is dropped.
     #[serde(default)]
     pub stale_results: bool,
+    /// The hardware trigger on which it exposes, one of `[[triggers]]`. Without it: the camera runs free.
+    pub trigger: Option<Id>,
+}
+
+/// A signal on which several cameras expose at once, once in their period.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawTrigger {
+    /// The trigger's name, for `trigger` in `[[streams]]`.
+    pub id: Id,
+    /// How much later than a trigger without offset it fires; less than its streams' period. All triggers are
+    /// driven by one clock.
+    #[serde(default)]
+    #[schemars(range(min = 0.0, max = 3_600_000.0))]
+    pub offset_ms: f64,
+    /// How far apart the capture stamps of one instant may be; less than half the period.
+    #[serde(default)]
+    #[schemars(range(min = 0.0, max = 3_600_000.0))]
+    pub jitter_ms: f64,
 }
 
 #[derive(Deserialize, JsonSchema)]

@@ -25,6 +25,7 @@ pub fn board() -> Arc<Board> {
         criticality: Criticality::Normal,
         model: ModelId(0),
         stale_results: false,
+        trigger: None,
     };
     Arc::new(Board {
         name: "bench".into(),

@@ -5,17 +5,21 @@
 //! bound is long; where it is full the newest frame wins. Jobs that can't be met any more are dropped before
 //! they cost accelerator time.
 //!
+//! Where streams were admitted by their hardware triggers, the order is that of the stamps, a batch holds frames
+//! of one instant, and an instant is held until its frames are there ([`super::trigger`]).
+//!
 //! Work a call: O(log n) a job in and out; a superseded job's heap entry is found dead when it comes to the
 //! top, or cleared when the heap is full.
 
 use crate::job::{Batch, BatchJob, Job};
 use crate::sched::Schedule;
+use crate::sched::trigger::Gate;
 use crate::stream::{ModelId, StreamId};
 use crate::time::Instant;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 
-/// A waiting job's place in the order: deadline, then the stream's position, then its frame number. Where a
+/// A waiting job's place in the order: deadline (or stamp, where instants are served one by one), then the stream's position, then its frame number. Where a
 /// camera's stamps jump back, that deadline is not the job's but that of the older frame before it: frames of a
 /// stream never change places.
 type Key = Reverse<(Instant, StreamId, u64)>;
@@ -32,6 +36,8 @@ pub struct Scheduler<P> {
     order: Vec<BinaryHeap<Key>>,
     /// When a batch that is held back on purpose is to be looked at again.
     held_until: Option<Instant>,
+    /// Where streams were admitted by their triggers.
+    gate: Option<Gate>,
 }
 
 impl<P> Scheduler<P> {
@@ -43,7 +49,15 @@ impl<P> Scheduler<P> {
         let models = schedule.streams().iter().map(|s| s.model.index() + 1).max().unwrap_or(0);
         // Twice as many entries as jobs can wait: a sweep then always frees at least half of them.
         let order = (0..models).map(|_| BinaryHeap::with_capacity(2 * waiting)).collect();
-        Self { newest: vec![Instant::default(); queues.len()], schedule, queues, order, held_until: None }
+        let gate = schedule.gate().cloned();
+        Self {
+            newest: vec![Instant::default(); queues.len()],
+            schedule,
+            queues,
+            order,
+            held_until: None,
+            gate,
+        }
     }
 
     /// What was admitted.
@@ -58,7 +72,8 @@ impl<P> Scheduler<P> {
         let superseded =
             if queue.len() == self.schedule.stream(job.stream).depth { queue.pop_front() } else { None };
         let newest = &mut self.newest[job.stream.index()];
-        *newest = if queue.is_empty() { job.deadline } else { job.deadline.max(*newest) };
+        let place = if self.gate.is_some() { job.captured } else { job.deadline };
+        *newest = if queue.is_empty() { place } else { place.max(*newest) };
         let key = Reverse((*newest, job.stream, job.sequence));
         queue.push_back(BatchJob { job, payload });
         let order = &mut self.order[job.model.index()];
@@ -112,7 +127,7 @@ impl<P> Scheduler<P> {
             }
         }
         // The model of the earliest deadline: `Reverse` makes the earliest the greatest.
-        let Some((model, &Reverse((deadline, _, _)))) = self
+        let Some((model, &Reverse((first, stream, _)))) = self
             .order
             .iter()
             .enumerate()
@@ -122,6 +137,19 @@ impl<P> Scheduler<P> {
             return false;
         };
         batch.model = ModelId(model as u8);
+        let deadline = match &mut self.gate {
+            None => first,
+            Some(gate) => {
+                let oldest = |stream: StreamId| Some(queues[stream.index()].front()?.job.captured);
+                match gate.ask(now, (stream, first), oldest) {
+                    Ok(deadline) => deadline,
+                    Err(until) => {
+                        self.held_until = Some(until);
+                        return false;
+                    }
+                }
+            }
+        };
         let budget = deadline.since(now);
         let late_already = deadline <= now;
         // Stale results are wanted as soon as possible, all of them.
@@ -129,7 +157,13 @@ impl<P> Scheduler<P> {
             .schedule
             .batch_within(batch.model, if late_already { std::time::Duration::MAX } else { budget });
         while batch.jobs.len() < usize::from(jobs) {
-            let Some(Reverse(key)) = self.order[model].pop() else { break };
+            let Some(&Reverse(key)) = self.order[model].peek() else { break };
+            // A job that no longer waits only leaves the order.
+            let of_another = |gate: &Gate| waits(&self.queues, key) && !gate.is_of(stream, key.1, key.0);
+            if self.gate.as_ref().is_some_and(of_another) {
+                break;
+            }
+            self.order[model].pop();
             if let Some(job) = take(&mut self.queues, key) {
                 batch.jobs.push(job);
             }

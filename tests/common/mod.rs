@@ -30,6 +30,7 @@ pub fn stream(id: &str, period: Duration, latency_bound: Duration) -> Stream {
         criticality: Criticality::Normal,
         model: ModelId(0),
         stale_results: false,
+        trigger: None,
     }
 }
 
