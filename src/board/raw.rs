@@ -123,7 +123,8 @@ pub(super) struct RawTrigger {
     #[serde(default)]
     #[schemars(range(min = 0.0, max = 3_600_000.0))]
     pub offset_ms: f64,
-    /// How far apart the capture stamps of one instant may be; less than half the period.
+    /// How far apart the frames of one instant may be stamped and handed over; less than half the period. Real
+    /// cameras need some: 0.5 is usual.
     #[serde(default)]
     #[schemars(range(min = 0.0, max = 3_600_000.0))]
     pub jitter_ms: f64,

@@ -4,6 +4,8 @@
 //! - Every stream is on a trigger; all have one period P. Trigger g fires at o_g + k * P. The stamps of an
 //!   instant T lie in T ..= T + J_g, and its frames arrive no later than T + W_g: W_g is J_g and the longest
 //!   way of a member's frame. Any frame may be missing.
+//! - What has arrived at an instant is told to the heart before it is asked what to do; the hand-over between
+//!   threads is part of J_g.
 //! - Windows do not touch: o_g + W_g < the next trigger's instant. And 2 * J_g < P.
 //! - Service and the reserve are those of [`super::guarantee`].
 //!
