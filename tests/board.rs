@@ -219,7 +219,7 @@ fn misspelt_words() {
         "fps = 30",
         "fps = 30\n\"q q\" = 1",
         "13:1: streams[0].\"q q\"\n    unknown key; known here: color, criticality, faults, format, fps, id, \
-         latency_bound_ms, model, period_ms, size, source, stale_results",
+         latency_bound_ms, model, period_ms, size, source, stale_results, trigger",
     );
     refused(
         "format = \"NV12\"",
