@@ -76,7 +76,7 @@ fn every_board_that_comes_with_ocelli_is_valid() {
         }
     }
     names.sort();
-    assert_eq!(names, ["agx-orin", "host", "orin-nano", "orin-nx", "simulated", "thor"]);
+    assert_eq!(names, ["agx-orin", "host", "orin-nano", "orin-nx", "simulated", "thor", "triggered"]);
 }
 
 #[test]
@@ -220,7 +220,7 @@ fn misspelt_words() {
         "fps = 30\n\"q q\" = 1",
         "13:1: streams[0].\"q q\"\n    unknown key; known here: cheaper_model, color, criticality, faults, \
          format, fps, freshness_ms, id, latency_bound_ms, misses, model, period_ms, size, source, \
-         stale_results",
+         stale_results, trigger",
     );
     refused(
         "format = \"NV12\"",
@@ -623,4 +623,64 @@ fn what_the_watchdog_is_told() {
         let said = said(&format!("{HEAD}{FRONT}{key}\n"));
         assert!(said.contains(problem), "{said}");
     }
+}
+
+/// Three streams, and what stands before them.
+fn triggered(triggers: &str, lines: [&str; 3]) -> String {
+    let stream = |id: &str, line: &str| format!("{}{line}\n", FRONT.replace("front", id));
+    let ids = ["a", "b", "c"];
+    let streams: String = ids.iter().zip(lines).map(|(id, line)| stream(id, line)).collect();
+    format!("{HEAD}{triggers}{streams}")
+}
+
+const TRIGGERS: &str =
+    "[[triggers]]\nid = \"left\"\njitter_ms = 0.5\n[[triggers]]\nid = \"right\"\noffset_ms = 16\n";
+
+#[test]
+fn streams_on_a_trigger_are_released_at_its_offset() {
+    let board = load(&triggered(TRIGGERS, ["trigger = \"left\"", "trigger = \"right\"", ""])).unwrap();
+    let on: Vec<_> = board
+        .streams
+        .iter()
+        .map(|stream| {
+            stream.trigger.as_ref().map(|t| (t.id.as_str(), t.offset.as_millis(), t.jitter.as_micros()))
+        })
+        .collect();
+    assert_eq!(on, [Some(("left", 0, 500)), Some(("right", 16, 0)), None]);
+    let SourceSpec::Synthetic { phase, .. } = board.streams[1].source else { panic!() };
+    assert_eq!((phase.as_millis(), board.warnings.len()), (16, 0));
+    assert!(board.to_string().contains("trigger right at 16 ms, jitter 0 ms"), "{board}");
+}
+
+#[test]
+fn what_is_wrong_with_triggers_is_told_at_once() {
+    let text = triggered(
+        "[[triggers]]\nid = \"left\"\noffset_ms = 34\njitter_ms = 17\n[[triggers]]\nid = \"right\"\n",
+        ["trigger = \"left\"", "trigger = \"left\"", "trigger = \"rigth\""],
+    );
+    let text = text.replace(
+        "id = \"b\"\nsource = { type = \"synthetic\" }\nfps = 30",
+        "id = \"b\"\nsource = { type = \"synthetic\", phase_ms = 3, jitter_ms = 20 }\nfps = 25",
+    );
+    let said = said(&text);
+    for part in [
+        "triggers[0].offset_ms",
+        "must be less than the period of the trigger's streams",
+        "triggers[0].jitter_ms",
+        "must be less than half the period",
+        "the streams of trigger left must have one period",
+        "leave it out: the trigger's offset_ms says when",
+        "must be no more than the trigger's jitter_ms, 17",
+        "is not a trigger of this board; did you mean \"right\"?",
+        "6 problems in b/board.toml",
+    ] {
+        assert!(said.contains(part), "no {part:?} in\n{said}");
+    }
+}
+
+#[test]
+fn a_trigger_without_streams_looks_wrong() {
+    let board = load(&triggered(TRIGGERS, ["trigger = \"left\"", "", ""])).unwrap();
+    assert_eq!(board.warnings.len(), 1);
+    assert!(board.warnings[0].contains("no stream is on this trigger"), "{:?}", board.warnings);
 }

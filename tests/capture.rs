@@ -62,6 +62,7 @@ fn stream(source: SourceSpec, format: PixelFormat, width: u32, height: u32) -> S
         model: ModelId(0),
         stale_results: false,
         watch: Default::default(),
+        trigger: None,
     }
 }
 

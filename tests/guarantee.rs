@@ -150,7 +150,7 @@ fn run(
                     }
                     heart.batch_returned(batch);
                 }
-                Effect::Dropped(..) | Effect::Changed(_) | Effect::Set(_) | Effect::Certified(_) => {}
+                Effect::Dropped(..) | Effect::Changed(_) | Effect::Certified(_) | Effect::Set(_) => {}
             }
         }
         let due = (0..cameras.len())

@@ -151,11 +151,11 @@ fn missed(
                 Effect::Conclude(mut batch) => {
                     for member in batch.jobs.drain(..) {
                         // The reserve lies behind the bound of the case.
-                        heart.settled(&member.job, now + TAIL, true);
+                        heart.settled(&member.job, now + TAIL, true, None);
                     }
                     heart.batch_returned(batch);
                 }
-                Effect::Dropped(..) | Effect::Changed(_) | Effect::Set(_) => {}
+                Effect::Dropped(..) | Effect::Changed(_) | Effect::Certified(_) | Effect::Set(_) => {}
             }
         }
         let next = releases.peek().map(|release| release.0);

@@ -1,6 +1,6 @@
 //! A board in words, every resolved value included: what `ocelli check` prints.
 
-use super::{Asked, BackendSpec, Board, Faults, Output, OutputTo, Realtime, SourceSpec, Stream};
+use super::{Asked, BackendSpec, Board, Faults, Output, OutputTo, Realtime, SourceSpec, Stream, Trigger};
 use crate::stream::Criticality;
 use std::fmt;
 use std::time::Duration;
@@ -85,6 +85,9 @@ impl fmt::Display for Stream {
         write!(f, ", {} of {} frames may be missed", self.watch.misses.0, self.watch.misses.1)?;
         if let Some(freshness) = self.watch.freshness {
             write!(f, ", fresh for {}", Ms(freshness))?;
+        }
+        if let Some(Trigger { id, offset, jitter }) = &self.trigger {
+            write!(f, ", trigger {id} at {}, jitter {}", Ms(*offset), Ms(*jitter))?;
         }
         match &self.faults {
             Some(faults) => write!(f, ", {faults}"),

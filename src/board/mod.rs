@@ -96,6 +96,8 @@ pub struct Stream {
     pub stale_results: bool,
     /// What the watchdog watches, and may do.
     pub watch: Watch,
+    /// The hardware trigger that releases its frames; `None`: it runs free.
+    pub trigger: Option<Trigger>,
 }
 
 /// When a stream has missed too much, and what it may get instead of its service.
@@ -113,6 +115,18 @@ impl Default for Watch {
     fn default() -> Self {
         Self { misses: (1, 30), freshness: None, cheaper_model: None }
     }
+}
+
+/// A signal on which the cameras that share it expose, once in their period. All triggers of a board are
+/// driven by one clock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trigger {
+    /// Its name: streams with the same one share it.
+    pub id: String,
+    /// From the start of the period, on the clock of all triggers, to its instant; less than the period.
+    pub offset: Duration,
+    /// Captures are stamped from the instant on up to this much later; less than half the period.
+    pub jitter: Duration,
 }
 
 /// Where a stream's frames come from.

@@ -42,6 +42,11 @@ pub(super) struct RawBoard {
     /// The cameras.
     #[schemars(length(min = 1, max = 256))]
     pub streams: Vec<RawStream>,
+    /// Hardware triggers: signals on each of which several cameras expose at once. What is known of the
+    /// instants lets more streams be guaranteed. Without it: all cameras run free.
+    #[serde(default)]
+    #[schemars(length(max = 256))]
+    pub triggers: Vec<RawTrigger>,
     /// Cameras whose results of one instant are published as one record. Without it: none.
     #[serde(default)]
     #[schemars(length(max = MAX_SETS))]
@@ -113,6 +118,26 @@ pub(super) struct RawStream {
     pub freshness_ms: Option<f64>,
     /// Name of the model that every fourth frame gets before the stream is shed for load. Without it: none.
     pub cheaper_model: Option<Id>,
+    /// The hardware trigger on which it exposes, one of `[[triggers]]`. Without it: the camera runs free.
+    pub trigger: Option<Id>,
+}
+
+/// A signal on which several cameras expose at once, once in their period.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawTrigger {
+    /// The trigger's name, for `trigger` in `[[streams]]`.
+    pub id: Id,
+    /// How much later than a trigger without offset it fires; less than its streams' period. All triggers are
+    /// driven by one clock.
+    #[serde(default)]
+    #[schemars(range(min = 0.0, max = 3_600_000.0))]
+    pub offset_ms: f64,
+    /// How far apart the frames of one instant may be stamped and handed over; less than half the period. Real
+    /// cameras need some: 0.5 is usual.
+    #[serde(default)]
+    #[schemars(range(min = 0.0, max = 3_600_000.0))]
+    pub jitter_ms: f64,
 }
 
 #[derive(Deserialize, JsonSchema)]

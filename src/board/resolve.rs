@@ -1,5 +1,7 @@
 //! From a board file's raw form to the board: what its keys mean together.
 
+mod triggers;
+
 use super::raw::{
     RawAccelerator, RawBoard, RawFaults, RawModel, RawOutput, RawSet, RawSource, RawStream, SCHEMA,
 };
@@ -31,13 +33,14 @@ pub(super) fn board(surroundings: &dyn Surroundings, path: &Path) -> Result<Boar
     let mut resolve = Resolve { document, warnings: Vec::new() };
     let used = resolve.used_models(&raw);
     let models = resolve.models(&raw, &used, &mut fingerprint);
-    let streams: Vec<_> = (raw.streams.iter().enumerate())
+    let mut streams: Vec<_> = (raw.streams.iter().enumerate())
         .map(|(index, stream)| {
             resolve.stream(stream, &raw.models, &used, &KeyPath::default().key("streams").index(index))
         })
         .collect();
     let ids: Vec<&str> = raw.streams.iter().map(|stream| stream.id.0.as_str()).collect();
     resolve.distinct(&ids, "streams", "id");
+    resolve.triggers(&raw, &mut streams);
     let sets = resolve.sets(&raw, &ids, &streams);
     let outputs = resolve.outputs(&raw.outputs);
     let accelerator = resolve.accelerator(raw.accelerator, &streams);
@@ -171,6 +174,7 @@ impl Resolve<'_> {
             model,
             stale_results: raw.stale_results,
             watch: self.watch(raw, listed, used, at),
+            trigger: None,
         }
     }
 

@@ -6,7 +6,7 @@ use crate::cli::{Exit, Failure, say};
 use clap::{Args, ValueEnum};
 use ocelli::board::{Board, MAX_STREAMS};
 use ocelli::platform::Waker;
-use ocelli::sched::{Plan, Planned, Schedule};
+use ocelli::sched::{Plan, Planned, Releases, Schedule};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -136,7 +136,9 @@ fn to_json(plan: &Plan, kept: Option<&Path>) -> Value {
         "admitted": plan.admitted,
         "provisional": kept.is_none(),
         "profile": kept,
+        "releases": plan.releases.as_str(),
         "max_streams": plan.max_streams,
+        "equal_groups": plan.groups.map(|(groups, streams)| json!({ "groups": groups, "streams": streams })),
         "upper_bound": plan.upper_bound,
         "streams": streams.collect::<Vec<_>>(),
         "remedy": remedy,
@@ -164,6 +166,19 @@ fn table(plan: &Plan, kept: bool) -> String {
         plan.max_streams,
         plan.upper_bound
     );
+    if plan.releases != Releases::Free {
+        let _ = write!(text, "; releases {}", plan.releases.as_str());
+    }
+    if let Some(untimed) = plan.untimed {
+        let stream = plan.streams.get(untimed.stream()).map_or("", |stream| stream.id.as_str());
+        let _ = write!(text, "\ntriggers count for nothing here: {stream} {untimed}; planned for any phases");
+    }
+    if let Some((groups, streams)) = plan.groups {
+        let _ = match groups {
+            1 => write!(text, "\nall on one trigger: {streams} would fit"),
+            _ => write!(text, "\nwith {groups} triggers, a period / {groups} apart: {streams} would fit"),
+        };
+    }
     if let Some(remedy) = &plan.remedy {
         let _ = write!(text, "\nto make all fit, one of: give up {}", remedy.give_up.join(", "));
         if let Some(fps) = remedy.slow_down {

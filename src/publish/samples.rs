@@ -26,6 +26,7 @@ pub fn board() -> Arc<Board> {
         model: ModelId(0),
         stale_results: false,
         watch: Watch::default(),
+        trigger: None,
     };
     Arc::new(Board {
         name: "bench".into(),

@@ -3,6 +3,8 @@
 //! With a stored profile, by the guarantee ([`super::guarantee`]): streams are taken by criticality, then in
 //! the board's order, as long as every frame of every stream taken is certain to be in time.
 //!
+//! Streams on hardware triggers also by their timetable ([`super::trigger`]): by whichever of the two carries more.
+//!
 //! With a provisional profile, by utilisation: a stream needs the share `min l(b)/b / P` of the accelerator,
 //! over the batch sizes b whose service time fits its latency bound, and streams are taken while the shares
 //! add up to at most one. This is necessary, not sufficient (no batch need ever be full): so it comes with
@@ -11,6 +13,7 @@
 use crate::board::{Board, Stream};
 use crate::sched::Profile;
 use crate::sched::guarantee::{Accelerator, Demand};
+use crate::sched::trigger::{Gate, Releases, Timetable};
 use crate::stream::{Criticality, ModelId, StreamId};
 use std::cmp::Reverse;
 use std::fmt;
@@ -47,6 +50,8 @@ pub struct Schedule {
     utilisation: f64,
     max_batch: u16,
     patience: Option<Duration>,
+    releases: Releases,
+    gate: Option<Gate>,
 }
 
 /// A board that is not admitted.
@@ -72,7 +77,7 @@ pub enum Lack {
     Share(f64),
     /// With it, some stream's frames (this one's or another's) could take longer to be answered than they may.
     Time {
-        /// How long, from arrival to the end of their batch.
+        /// How long, from arrival (of streams planned by their triggers: from capture) to the end of their batch.
         response: Duration,
         /// How long they may.
         limit: Duration,
@@ -122,7 +127,8 @@ impl Schedule {
     /// # Errors
     /// When critical streams do not fit, with the number that does.
     pub fn admit(board: &Board, profile: Profile) -> Result<Self, Refusal> {
-        let lacks = if profile.provisional { by_share(board, &profile) } else { guaranteed(board, &profile) };
+        let (lacks, releases) =
+            if profile.provisional { by_share(board, &profile) } else { guaranteed(board, &profile) };
         let critical = |index: usize| board.streams[index].criticality == Criticality::Critical;
         let refused: Vec<_> = (0..lacks.len())
             .filter(|&index| critical(index))
@@ -140,6 +146,7 @@ impl Schedule {
         let utilisation = board.streams.iter().zip(&lacks).filter(|(_, lack)| lack.is_none());
         let utilisation =
             utilisation.filter_map(|(stream, _)| share(stream, &profile, board.accelerator.max_batch)).sum();
+        let gate = (releases != Releases::Free).then(|| gate(board, &lacks)).flatten();
         let streams = board.streams.iter().zip(lacks).map(|(stream, lack)| Admitted {
             period: stream.period,
             latency_bound: stream.latency_bound,
@@ -150,7 +157,26 @@ impl Schedule {
             depth: queue_depth(stream),
         });
         let streams = streams.collect();
-        Ok(Self { streams, profile, utilisation, max_batch: board.accelerator.max_batch, patience })
+        Ok(Self {
+            streams,
+            profile,
+            utilisation,
+            max_batch: board.accelerator.max_batch,
+            patience,
+            releases,
+            gate,
+        })
+    }
+
+    /// What is known of the captures' instants, where streams were admitted by it.
+    #[must_use]
+    pub fn releases(&self) -> Releases {
+        self.releases
+    }
+
+    /// What holds an instant's frames until they are there.
+    pub(super) fn gate(&self) -> Option<&Gate> {
+        self.gate.as_ref()
     }
 
     /// The streams, in the board's order.
@@ -231,7 +257,9 @@ impl Schedule {
 /// Frames of a stream that may wait at once.
 #[must_use]
 pub fn queue_depth(stream: &Stream) -> usize {
-    let frames = stream.latency_bound.as_nanos().div_ceil(stream.period.as_nanos().max(1));
+    // A frame that its trigger's jitter delays has its deadline that much later.
+    let jitter = stream.trigger.as_ref().map_or(Duration::ZERO, |trigger| trigger.jitter);
+    let frames = (stream.latency_bound + jitter).as_nanos().div_ceil(stream.period.as_nanos().max(1));
     usize::try_from(frames).unwrap_or(usize::MAX).clamp(1, MAX_DEPTH)
 }
 
@@ -239,10 +267,10 @@ pub fn queue_depth(stream: &Stream) -> usize {
 const MAX_DEPTH: usize = 8;
 
 /// What `judge` says of each stream, asked in the order of criticality, then of the board.
-fn in_order(
-    board: &Board,
+fn in_order<'b>(
+    board: &'b Board,
     profile: &Profile,
-    mut judge: impl FnMut(&Stream, f64) -> Option<Lack>,
+    mut judge: impl FnMut(&'b Stream, f64) -> Option<Lack>,
 ) -> Vec<Option<Lack>> {
     let mut order: Vec<usize> = (0..board.streams.len()).collect();
     order.sort_by_key(|&index| Reverse(board.streams[index].criticality));
@@ -257,18 +285,74 @@ fn in_order(
     lacks
 }
 
-/// For each stream what it lacks beside those taken before it, by utilisation; `None`: it is served.
-fn by_share(board: &Board, profile: &Profile) -> Vec<Option<Lack>> {
+/// For each stream what it lacks beside those taken before it, by utilisation; `None`: it is served. They are
+/// released as their triggers say where those that are served fit by them as planned.
+fn by_share(board: &Board, profile: &Profile) -> (Vec<Option<Lack>>, Releases) {
     let mut used = 0.0;
-    in_order(board, profile, |_, share| {
+    let lacks = in_order(board, profile, |_, share| {
         let fits = used + share <= 1.0;
         used += if fits { share } else { 0.0 };
         (!fits).then_some(Lack::Share(share))
-    })
+    });
+    let accelerator = Accelerator::new(board, profile);
+    let timetable = Timetable::of(&served(board, &lacks), board.models.len());
+    let fits = timetable.ok().filter(|timetable| timetable.responses(&accelerator).is_ok());
+    (lacks, fits.map_or(Releases::Free, |timetable| timetable.releases()))
 }
 
-/// For each stream what it lacks to be certain beside those taken before it; `None`: it is served.
-pub(super) fn guaranteed(board: &Board, profile: &Profile) -> Vec<Option<Lack>> {
+/// The streams without a lack.
+pub(super) fn served<'b>(board: &'b Board, lacks: &[Option<Lack>]) -> Vec<&'b Stream> {
+    board.streams.iter().zip(lacks).filter(|(_, lack)| lack.is_none()).map(|(stream, _)| stream).collect()
+}
+
+fn gate(board: &Board, lacks: &[Option<Lack>]) -> Option<Gate> {
+    let ids: Vec<StreamId> = (0..lacks.len())
+        .filter(|&index| lacks[index].is_none())
+        .map(|index| StreamId(index as u16))
+        .collect();
+    let timetable = Timetable::of(&served(board, lacks), board.models.len()).ok()?;
+    Some(timetable.gate(&ids, board.streams.len()))
+}
+
+/// For each stream what it lacks to be certain beside those taken before it, for free-running cameras or by
+/// the streams' triggers: the way in which fewer critical streams lack something, or fewer streams.
+pub(super) fn guaranteed(board: &Board, profile: &Profile) -> (Vec<Option<Lack>>, Releases) {
+    let free = by_any_phase(board, profile);
+    let Some((timed, releases)) = by_trigger(board, profile) else { return (free, Releases::Free) };
+    let missing = |lacks: &[Option<Lack>]| {
+        let lacking = || board.streams.iter().zip(lacks).filter(|(_, lack)| lack.is_some());
+        let critical = lacking().filter(|(stream, _)| stream.criticality == Criticality::Critical).count();
+        (critical, lacking().count())
+    };
+    if missing(&free) < missing(&timed) { (free, Releases::Free) } else { (timed, releases) }
+}
+
+/// The same by triggers; `None` where the streams can't be planned by them.
+fn by_trigger(board: &Board, profile: &Profile) -> Option<(Vec<Option<Lack>>, Releases)> {
+    let accelerator = Accelerator::new(board, profile);
+    let models = board.models.len();
+    Timetable::of(&board.streams.iter().collect::<Vec<_>>(), models).ok()?;
+    let mut taken: Vec<&Stream> = Vec::with_capacity(board.streams.len());
+    let lacks = in_order(board, profile, |stream, _| {
+        taken.push(stream);
+        let Ok(timetable) = Timetable::of(&taken, models) else {
+            taken.pop();
+            return Some(Lack::Spacing);
+        };
+        let exceeded = timetable.responses(&accelerator).err()?;
+        taken.pop();
+        Some(Lack::Time {
+            response: Duration::from_nanos(exceeded.response),
+            limit: Duration::from_nanos(exceeded.limit),
+        })
+    });
+    let releases = Timetable::of(&served(board, &lacks), models).map(|timetable| timetable.releases());
+    Some((lacks, releases.unwrap_or_default()))
+}
+
+/// For each stream what it lacks to be certain beside those taken before it, whatever the phases; `None`: it is
+/// served.
+fn by_any_phase(board: &Board, profile: &Profile) -> Vec<Option<Lack>> {
     let accelerator = Accelerator::new(board, profile);
     let mut taken = Vec::with_capacity(board.streams.len());
     in_order(board, profile, |stream, _| {

@@ -87,6 +87,8 @@ impl Demand {
             SourceSpec::Synthetic { jitter, .. } => *jitter,
             SourceSpec::File { .. } | SourceSpec::Uri { .. } | SourceSpec::Pipeline { .. } => Duration::ZERO,
         };
+        // What a trigger allows is allowed here too.
+        let spread = stream.trigger.as_ref().map_or(spread, |trigger| spread.max(trigger.jitter));
         let spacing =
             nanos(stream.period).checked_sub(nanos(spread + late)).filter(|&spacing| spacing > 0)?;
         let earliest = nanos(stream.latency_bound).checked_sub(nanos(Self::travel(stream)))?;
@@ -131,12 +133,17 @@ impl Accelerator {
         Self { services: services.collect() }
     }
 
-    fn cap(&self, model: usize) -> u64 {
+    pub(super) fn cap(&self, model: usize) -> u64 {
         self.services[model].len() as u64
     }
 
+    /// Models of the board.
+    pub(super) fn models(&self) -> usize {
+        self.services.len()
+    }
+
     /// l(jobs), of the largest batch where there are more; 0 for no jobs.
-    fn service(&self, model: usize, jobs: u64) -> u64 {
+    pub(super) fn service(&self, model: usize, jobs: u64) -> u64 {
         match jobs.min(self.cap(model)) {
             0 => 0,
             jobs => self.services[model][jobs as usize - 1],

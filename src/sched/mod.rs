@@ -10,8 +10,10 @@ mod phase;
 mod plan;
 mod profile;
 mod scheduler;
+mod trigger;
 
 pub use admission::{Admitted, Lack, Refusal, Schedule, queue_depth};
 pub use plan::{Plan, Planned, Remedy};
 pub use profile::{Profile, Service};
 pub use scheduler::Scheduler;
+pub use trigger::{Releases, Untimed};

@@ -1,11 +1,16 @@
 //! What a board's accelerator can carry, in numbers for people: responses, slack, limits, and what to change.
 
-use crate::board::{Board, MAX_STREAMS, Stream};
+use crate::board::{Board, MAX_STREAMS, Stream, Trigger};
 use crate::sched::Profile;
-use crate::sched::admission::{Lack, TAIL, guaranteed, share};
+use crate::sched::admission::{Lack, TAIL, guaranteed, served, share};
 use crate::sched::guarantee::{Accelerator, Demand};
+use crate::sched::trigger::{Releases, Timetable, Untimed};
 use crate::time::nanos;
+use std::cmp::Reverse;
 use std::time::Duration;
+
+/// Most groups that are tried.
+const MOST_GROUPS: usize = 16;
 
 /// Longest latency bound that is tried to make a board fit.
 const LONGEST_BOUND: u64 = 10_000;
@@ -20,6 +25,13 @@ pub struct Plan {
     pub max_streams: usize,
     /// The same by capacity alone: with more, no scheduler could keep up, whatever the phases.
     pub upper_bound: usize,
+    /// By what is known of the instants of capture it was planned.
+    pub releases: Releases,
+    /// Why triggers that the board has were not used, where they can't be.
+    pub untimed: Option<Untimed>,
+    /// Equal groups of streams like the board's, their triggers evenly spread over the period, of which more
+    /// would fit than `max_streams`: how many groups, and how many streams in all.
+    pub groups: Option<(usize, usize)>,
     /// Each stream, in the board's order.
     pub streams: Vec<Planned>,
     /// What would make the board fit, when it does not.
@@ -52,28 +64,28 @@ impl Plan {
     /// `profile` states, provisional or not.
     #[must_use]
     pub fn new(board: &Board, profile: &Profile, places: usize) -> Self {
-        let lacks = guaranteed(board, profile);
+        let (lacks, releases) = guaranteed(board, profile);
         let admitted = lacks.iter().all(Option::is_none);
-        let served = board.streams.iter().zip(&lacks).filter(|(_, lack)| lack.is_none());
-        let demands: Vec<Demand> = served.filter_map(|(stream, _)| Demand::of(stream)).collect();
-        let responses = Accelerator::new(board, profile).responses(&demands).unwrap_or_default();
-        let mut answers = demands.iter().zip(responses).map(|(demand, response)| {
-            let slack = Duration::from_nanos(demand.limit.saturating_sub(response));
-            (Duration::from_nanos(response) + TAIL, slack)
-        });
+        let accelerator = Accelerator::new(board, profile);
+        let served = served(board, &lacks);
+        let answers = match releases {
+            Releases::Free => at_any_phase(&accelerator, &served),
+            Releases::Aligned | Releases::Groups => by_trigger(&accelerator, &served),
+        };
+        let mut answers = answers.unwrap_or_default().into_iter();
         let streams = board.streams.iter().zip(&lacks).map(|(stream, lack)| {
-            let response = lack.map_or_else(
-                || {
-                    let (response, slack) = answers.next().unwrap_or_default();
-                    Ok((Demand::travel(stream) + response, slack))
-                },
-                Err,
-            );
+            let response = lack.map_or_else(|| Ok(answers.next().unwrap_or_default()), Err);
             Planned { id: stream.id.clone(), response }
         });
+        let max_streams = max_streams(board, &accelerator);
+        let has_triggers = board.streams.iter().any(|stream| stream.trigger.is_some());
+        let untimed = Timetable::of(&board.streams.iter().collect::<Vec<_>>(), board.models.len()).err();
         Self {
             admitted,
-            max_streams: max_streams(board, profile),
+            max_streams,
+            releases,
+            untimed: untimed.filter(|_| has_triggers),
+            groups: equal_groups(board, &accelerator).filter(|&(_, streams)| streams > max_streams),
             upper_bound: upper_bound(board, profile, places),
             streams: streams.collect(),
             remedy: (!admitted).then(|| Remedy::find(board, profile, &lacks)),
@@ -88,8 +100,7 @@ impl Remedy {
         let fits = |change: &dyn Fn(usize, &mut Stream)| {
             let mut board = board.clone();
             board.streams.iter_mut().enumerate().for_each(|(index, stream)| change(index, stream));
-            let demands: Option<Vec<Demand>> = board.streams.iter().map(Demand::of).collect();
-            demands.is_some_and(|demands| accelerator.responses(&demands).is_ok())
+            fit(&accelerator, &board.streams.iter().collect::<Vec<_>>())
         };
         let slowest = short().map(|(stream, _)| stream.period).max().unwrap_or_default();
         let fps = 1_000_000_000_u64.div_ceil(nanos(slowest).max(1));
@@ -123,15 +134,68 @@ fn alike(board: &Board) -> impl Iterator<Item = &Stream> {
     board.streams.iter().cycle().take(MAX_STREAMS)
 }
 
-fn max_streams(board: &Board, profile: &Profile) -> usize {
-    let accelerator = Accelerator::new(board, profile);
-    let mut demands = Vec::with_capacity(MAX_STREAMS);
-    alike(board)
-        .take_while(|stream| {
-            demands.extend(Demand::of(stream));
-            Demand::of(stream).is_some() && accelerator.responses(&demands).is_ok()
-        })
-        .count()
+/// Longest response of each stream's frames, from capture to result, and their slack; `None` where they don't
+/// fit for free-running cameras.
+fn at_any_phase(accelerator: &Accelerator, streams: &[&Stream]) -> Option<Vec<(Duration, Duration)>> {
+    let demands: Option<Vec<Demand>> = streams.iter().map(|stream| Demand::of(stream)).collect();
+    let demands = demands?;
+    let responses = accelerator.responses(&demands).ok()?;
+    let each = streams.iter().zip(&demands).zip(responses).map(|((stream, demand), response)| {
+        let slack = Duration::from_nanos(demand.limit.saturating_sub(response));
+        (Demand::travel(stream) + Duration::from_nanos(response) + TAIL, slack)
+    });
+    Some(each.collect())
+}
+
+/// The same by the streams' triggers.
+fn by_trigger(accelerator: &Accelerator, streams: &[&Stream]) -> Option<Vec<(Duration, Duration)>> {
+    let timetable = Timetable::of(streams, accelerator.models()).ok()?;
+    let responses = timetable.responses(accelerator).ok()?;
+    let each = responses.into_iter().zip(streams).map(|(response, stream)| {
+        let slack = Timetable::limit(stream).saturating_sub(response);
+        (Duration::from_nanos(response) + TAIL, Duration::from_nanos(slack))
+    });
+    Some(each.collect())
+}
+
+/// Whether all these streams fit, one way or the other.
+fn fit(accelerator: &Accelerator, streams: &[&Stream]) -> bool {
+    by_trigger(accelerator, streams).or_else(|| at_any_phase(accelerator, streams)).is_some()
+}
+
+fn max_streams(board: &Board, accelerator: &Accelerator) -> usize {
+    let all: Vec<&Stream> = alike(board).collect();
+    let most =
+        |fits: &dyn Fn(&[&Stream]) -> bool| (1..=all.len()).take_while(|&count| fits(&all[..count])).count();
+    let timed = most(&|streams| by_trigger(accelerator, streams).is_some());
+    timed.max(most(&|streams| at_any_phase(accelerator, streams).is_some()))
+}
+
+/// The most streams like the board's on equal groups whose triggers are evenly spread, and the number of
+/// groups: `G * max n` with the work of n no more than `min(D, P / G)`, less the jitter where that counts.
+fn equal_groups(board: &Board, accelerator: &Accelerator) -> Option<(usize, usize)> {
+    Timetable::of(&board.streams.iter().collect::<Vec<_>>(), board.models.len()).ok()?;
+    let period = board.streams.first()?.period;
+    let jitter = board.streams.iter().filter_map(|stream| Some(stream.trigger.as_ref()?.jitter)).max()?;
+    let most = |groups: usize| {
+        let trigger = |group: usize| Trigger {
+            id: group.to_string(),
+            offset: period.mul_f64(group as f64 / groups as f64),
+            jitter,
+        };
+        // A stream of each kind goes to each group before the next one does.
+        let all = alike(board).enumerate().map(|(index, _)| {
+            let kind = &board.streams[index / groups % board.streams.len()];
+            Stream { trigger: Some(trigger(index % groups)), ..kind.clone() }
+        });
+        let all: Vec<Stream> = all.collect();
+        let all: Vec<&Stream> = all.iter().collect();
+        let fits = |each: &usize| by_trigger(accelerator, &all[..each * groups]).is_some();
+        (1..=all.len() / groups).take_while(fits).count() * groups
+    };
+    (1..=MOST_GROUPS)
+        .map(|groups| (groups, most(groups)))
+        .max_by_key(|&(groups, streams)| (streams, Reverse(groups)))
 }
 
 fn upper_bound(board: &Board, profile: &Profile, places: usize) -> usize {

@@ -6,18 +6,22 @@
 //! bound is long; where it is full the newest frame wins. Jobs that can't be met any more are dropped before
 //! they cost accelerator time.
 //!
+//! Where streams were admitted by their hardware triggers, the order is that of the stamps, a batch holds frames
+//! of one instant, and an instant is held until its frames are there ([`super::trigger`]).
+//!
 //! Work a call: O(log n) a job in and out; a superseded job's heap entry is found dead when it comes to the
 //! top, or cleared when the heap is full.
 
 use crate::job::{Batch, BatchJob, Job};
 use crate::sched::Schedule;
 use crate::sched::gather::{Gather, Step, WAITING};
+use crate::sched::trigger::Gate;
 use crate::stream::{ModelId, StreamId};
 use crate::time::Instant;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 
-/// A waiting job's place in the order: deadline, then the stream's position, then its frame number. Where a
+/// A waiting job's place in the order: deadline (or stamp, where instants are served one by one), then the stream's position, then its frame number. Where a
 /// camera's stamps jump back, that deadline is not the job's but that of the older frame before it: frames of a
 /// stream never change places.
 type Key = Reverse<(Instant, StreamId, u64)>;
@@ -35,6 +39,8 @@ pub struct Scheduler<P> {
     /// When a batch that is held back on purpose is to be looked at again.
     held_until: Option<Instant>,
     gather: Gather,
+    /// Where streams were admitted by their triggers.
+    gate: Option<Gate>,
 }
 
 impl<P> Scheduler<P> {
@@ -46,6 +52,7 @@ impl<P> Scheduler<P> {
         let models = schedule.models();
         // Twice as many entries as jobs can wait: a sweep then always frees at least half of them.
         let order = (0..models).map(|_| BinaryHeap::with_capacity(2 * waiting)).collect();
+        let gate = schedule.gate().cloned();
         Self {
             newest: vec![Instant::default(); queues.len()],
             gather: Gather::new(&schedule),
@@ -53,6 +60,7 @@ impl<P> Scheduler<P> {
             queues,
             order,
             held_until: None,
+            gate,
         }
     }
 
@@ -69,7 +77,8 @@ impl<P> Scheduler<P> {
         let superseded =
             if queue.len() == self.schedule.stream(job.stream).depth { queue.pop_front() } else { None };
         let newest = &mut self.newest[job.stream.index()];
-        *newest = if queue.is_empty() { job.deadline } else { job.deadline.max(*newest) };
+        let place = if self.gate.is_some() { job.captured } else { job.deadline };
+        *newest = if queue.is_empty() { place } else { place.max(*newest) };
         let key = Reverse((*newest, job.stream, job.sequence));
         queue.push_back(BatchJob { job, payload });
         let order = &mut self.order[job.model.index()];
@@ -123,7 +132,7 @@ impl<P> Scheduler<P> {
             }
         }
         // The model of the earliest deadline: `Reverse` makes the earliest the greatest.
-        let Some((model, &Reverse((deadline, _, _)))) = self
+        let Some((model, &Reverse((first, stream, _)))) = self
             .order
             .iter()
             .enumerate()
@@ -133,6 +142,19 @@ impl<P> Scheduler<P> {
             return false;
         };
         batch.model = ModelId(model as u8);
+        let deadline = match &mut self.gate {
+            None => first,
+            Some(gate) => {
+                let oldest = |stream: StreamId| Some(queues[stream.index()].front()?.job.captured);
+                match gate.ask(now, (stream, first), oldest) {
+                    Ok(deadline) => deadline,
+                    Err(until) => {
+                        self.held_until = Some(until);
+                        return false;
+                    }
+                }
+            }
+        };
         let budget = deadline.since(now);
         let late_already = deadline <= now;
         // Stale results are wanted as soon as possible, all of them.
@@ -140,7 +162,8 @@ impl<P> Scheduler<P> {
             .schedule
             .batch_within(batch.model, if late_already { std::time::Duration::MAX } else { budget });
         let mut jobs = usize::from(jobs);
-        if !late_already && self.gather.expects() && self.order[model].len() <= WAITING {
+        if self.gate.is_none() && !late_already && self.gather.expects() && self.order[model].len() <= WAITING
+        {
             let waiting = self.order[model]
                 .iter()
                 .filter_map(|&Reverse(key)| find(&self.queues, key).map(|job| (key.0, job.arrived)));
@@ -154,7 +177,13 @@ impl<P> Scheduler<P> {
         }
         self.gather.started();
         while batch.jobs.len() < jobs {
-            let Some(Reverse(key)) = self.order[model].pop() else { break };
+            let Some(&Reverse(key)) = self.order[model].peek() else { break };
+            // A job that no longer waits only leaves the order.
+            let of_another = |gate: &Gate| waits(&self.queues, key) && !gate.is_of(stream, key.1, key.0);
+            if self.gate.as_ref().is_some_and(of_another) {
+                break;
+            }
+            self.order[model].pop();
             if let Some(job) = take(&mut self.queues, key) {
                 batch.jobs.push(job);
             }

@@ -3,8 +3,8 @@
 //!
 //! What drives the heart here takes no time but where it says so:
 //!
-//! - Cameras release frames on the board's periods and phases (live sources have a phase drawn from the
-//!   seed); a [`Scenario`] disturbs them. The faults that a board file asks for are not simulated.
+//! - Cameras release frames on the board's periods and phases (live sources those of their trigger, or
+//!   a phase drawn from the seed); a [`Scenario`] disturbs them. The faults that a board file asks for are not simulated.
 //! - The accelerator is [`Simulated`], one batch at a time, as planned where the scenario leaves it alone.
 //! - Decoding and publishing take [`PUBLISHING`] a frame, one after the other, beside the accelerator.
 //! - Threads hand over at once. Nothing holds pixels, so no slot and no ring runs out.

@@ -31,6 +31,7 @@ pub fn stream(id: &str, period: Duration, latency_bound: Duration) -> Stream {
         model: ModelId(0),
         stale_results: false,
         watch: Default::default(),
+        trigger: None,
     }
 }
 
