@@ -56,6 +56,9 @@ pub enum DropReason {
     Shed,
     /// A newer frame of the same stream took its place.
     Superseded,
+    /// It came sooner than its stream's declared period allows, and a newer one took its place while it was
+    /// held back.
+    Early,
     /// It could not meet its deadline any more when the accelerator became free.
     Hopeless,
     /// The backend refused or failed its batch.
@@ -68,7 +71,7 @@ pub enum DropReason {
 
 impl DropReason {
     /// All reasons; the position is the index in [`crate::stats::Ledger::dropped`].
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::SourceLate,
         Self::SourceDown,
         Self::DriverLost,
@@ -78,6 +81,7 @@ impl DropReason {
         Self::QueueFull,
         Self::Shed,
         Self::Superseded,
+        Self::Early,
         Self::Hopeless,
         Self::BackendFailed,
         Self::DecodeFailed,
@@ -97,6 +101,7 @@ impl DropReason {
             Self::QueueFull => "queue_full",
             Self::Shed => "shed",
             Self::Superseded => "superseded",
+            Self::Early => "early",
             Self::Hopeless => "hopeless",
             Self::BackendFailed => "backend_failed",
             Self::DecodeFailed => "decode_failed",

@@ -119,8 +119,8 @@ impl<P> Pipeline<P> {
                 failures: 0,
                 records_lost: 0,
             };
-            // A batch may hold all that waited.
-            let most = stream.depth * (1 + batches.len());
+            // A batch may hold all that waited, and an early frame is held back.
+            let most = stream.depth * (1 + batches.len()) + 1;
             Track {
                 totals,
                 open: VecDeque::with_capacity(most),
@@ -173,9 +173,8 @@ impl<P> Pipeline<P> {
         let deadline = captured + admitted.latency_bound;
         let job = Job { stream, sequence, model: admitted.model, captured, arrived: now, deadline };
         self.tracks[stream.index()].open.push_back((sequence, captured));
-        if let Some(older) = self.scheduler.push(job, payload) {
-            self.drop_job(&older.job, DropReason::Superseded);
-        }
+        self.scheduler.push(now, job, payload);
+        self.settle_ended();
     }
 
     /// A camera lost frames that had been captured.
@@ -204,6 +203,7 @@ impl<P> Pipeline<P> {
     /// A batch came back from the backend, or was refused by it (with `fault` set).
     pub fn batch_done(&mut self, batch: Box<Batch<P>>) {
         self.in_flight = self.in_flight.saturating_sub(1);
+        self.scheduler.batch_done(&batch);
         if let Some(fault) = batch.fault.clone() {
             self.batches.faults += 1;
             self.last_fault = Some(fault);
@@ -281,11 +281,12 @@ impl<P> Pipeline<P> {
             return Some(Effect::Set(set));
         }
         if self.in_flight < self.max_in_flight {
-            while let Some(hopeless) = self.scheduler.pop_hopeless(now) {
-                self.drop_job(&hopeless.job, DropReason::Hopeless);
-            }
+            self.scheduler.advance(now);
+            self.settle_ended();
             let mut batch = self.idle.pop()?;
-            if self.scheduler.fill(now, &mut batch) {
+            let filled = self.scheduler.fill(now, &mut batch);
+            self.settle_ended();
+            if filled {
                 batch.submitted = now;
                 self.in_flight += 1;
                 return Some(Effect::Submit(batch));
@@ -327,6 +328,17 @@ impl<P> Pipeline<P> {
         self.last_fault.as_ref()
     }
 
+    /// What waits, and what is known of the accelerator's pace.
+    #[must_use]
+    pub fn scheduler(&self) -> &Scheduler<P> {
+        &self.scheduler
+    }
+
+    /// Puts critical streams first until told otherwise: see [`Scheduler::set_guard`].
+    pub fn set_guard(&mut self, on: bool) {
+        self.scheduler.set_guard(on);
+    }
+
     /// What was admitted.
     #[must_use]
     pub fn schedule(&self) -> &Schedule {
@@ -343,6 +355,13 @@ impl<P> Pipeline<P> {
             self.changes.pop_front();
         }
         self.changes.push_back(Event { at: now, stream, state, cause: crate::job::bounded(cause) });
+    }
+
+    /// Ends the jobs that the scheduler has given up.
+    fn settle_ended(&mut self) {
+        while let Some((ended, reason)) = self.scheduler.pop_ended() {
+            self.drop_job(&ended.job, reason);
+        }
     }
 
     fn drop_job(&mut self, job: &Job, reason: DropReason) {

@@ -5,7 +5,10 @@
 
 mod admission;
 mod guarantee;
+mod guard;
+mod pace;
 mod plan;
+mod police;
 mod profile;
 mod scheduler;
 

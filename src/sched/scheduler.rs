@@ -3,20 +3,28 @@
 //! The accelerator is given work whenever it is free: the model of the earliest deadline, and of that model
 //! as many jobs, earliest first, as end before that deadline as planned. A stream's queue is as deep as its
 //! bound is long; where it is full the newest frame wins. Jobs that can't be met any more are dropped before
-//! they cost accelerator time.
+//! they cost accelerator time. Early frames are held back ([`super::police`]), and while a premise of the
+//! guarantee is in doubt critical jobs come first ([`super::guard`]).
+//!
+//! A frame that was longer on its way than the board states is put in order as if it had not been: its own
+//! deadline may pass, but it does not overtake or cut short what admission did not expect it to.
 //!
 //! Work a call: O(log n) a job in and out; a superseded job's heap entry is found dead when it comes to the
 //! top, or cleared when the heap is full.
 
-use crate::job::{Batch, BatchJob, Job};
+use crate::job::{Batch, BatchJob, DropReason, Job};
 use crate::sched::Schedule;
+use crate::sched::guard::{Choice, HOLD, Look, at_pace};
+use crate::sched::pace::Pace;
+use crate::sched::police::Police;
 use crate::stream::{ModelId, StreamId};
 use crate::time::Instant;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
+use std::time::Duration;
 
-/// A waiting job's place in the order: deadline, then the stream's position, then its frame number. Where a
-/// camera's stamps jump back, that deadline is not the job's but that of the older frame before it: frames of a
+/// A waiting job's place in the order: deadline, then the stream's position, then its frame number. That
+/// deadline is not the job's where its frame was late, or where the camera's stamps jump back: frames of a
 /// stream never change places.
 type Key = Reverse<(Instant, StreamId, u64)>;
 
@@ -28,22 +36,44 @@ pub struct Scheduler<P> {
     queues: Vec<VecDeque<BatchJob<P>>>,
     /// Per stream, the deadline in the newest job's key.
     newest: Vec<Instant>,
-    /// Per model, every waiting job, and some that no longer wait.
-    order: Vec<BinaryHeap<Key>>,
+    /// Per model, first of critical streams, then of others: every waiting job, and some that no longer wait.
+    order: Vec<[BinaryHeap<Key>; 2]>,
     /// When a batch that is held back on purpose is to be looked at again.
     held_until: Option<Instant>,
+    police: Police<P>,
+    /// Jobs that are over, and why.
+    ended: VecDeque<(BatchJob<P>, DropReason)>,
+    /// The critical streams, by position.
+    critical: Vec<usize>,
+    pace: Pace,
+    guard_asked: bool,
+    guard_until: Instant,
 }
 
 impl<P> Scheduler<P> {
     /// A scheduler without jobs.
     #[must_use]
     pub fn new(schedule: Schedule) -> Self {
-        let queues: Vec<_> = schedule.streams().iter().map(|s| VecDeque::with_capacity(s.depth)).collect();
-        let waiting: usize = schedule.streams().iter().map(|s| s.depth).sum();
-        let models = schedule.streams().iter().map(|s| s.model.index() + 1).max().unwrap_or(0);
+        let streams = schedule.streams();
+        let queues: Vec<_> = streams.iter().map(|s| VecDeque::with_capacity(s.depth)).collect();
+        let waiting: usize = streams.iter().map(|s| s.depth).sum();
+        let models = streams.iter().map(|s| s.model.index() + 1).max().unwrap_or(0);
         // Twice as many entries as jobs can wait: a sweep then always frees at least half of them.
-        let order = (0..models).map(|_| BinaryHeap::with_capacity(2 * waiting)).collect();
-        Self { newest: vec![Instant::default(); queues.len()], schedule, queues, order, held_until: None }
+        let order = (0..models).map(|_| [(); 2].map(|()| BinaryHeap::with_capacity(2 * waiting))).collect();
+        let critical = (0..streams.len()).filter(|&index| streams[index].reserve.is_some()).collect();
+        Self {
+            newest: vec![Instant::default(); queues.len()],
+            police: Police::new(&schedule),
+            ended: VecDeque::with_capacity(2 * (waiting + streams.len())),
+            critical,
+            schedule,
+            queues,
+            order,
+            held_until: None,
+            pace: Pace::new(),
+            guard_asked: false,
+            guard_until: Instant::default(),
+        }
     }
 
     /// What was admitted.
@@ -52,92 +82,171 @@ impl<P> Scheduler<P> {
         &self.schedule
     }
 
-    /// Lets a job wait. Returns the job whose place it took, when the stream's queue was full: its oldest.
-    pub fn push(&mut self, job: Job, payload: P) -> Option<BatchJob<P>> {
+    /// Lets a job wait. What it displaces comes out of [`Scheduler::pop_ended`].
+    pub fn push(&mut self, now: Instant, job: Job, payload: P) {
+        let verdict = self.police.judge(now, BatchJob { job, payload });
+        if let Some(replaced) = verdict.replaced {
+            self.ended.push_back((replaced, DropReason::Early));
+        }
+        match verdict.enters {
+            Some(job) => self.enter(now, job),
+            None => self.guard_until = self.guard_until.max(now + HOLD),
+        }
+    }
+
+    fn enter(&mut self, now: Instant, entering: BatchJob<P>) {
+        let job = entering.job;
+        let stream = self.schedule.stream(job.stream);
         let queue = &mut self.queues[job.stream.index()];
-        let superseded =
-            if queue.len() == self.schedule.stream(job.stream).depth { queue.pop_front() } else { None };
+        if queue.len() == stream.depth
+            && let Some(oldest) = queue.pop_front()
+        {
+            self.ended.push_back((oldest, DropReason::Superseded));
+        }
         let newest = &mut self.newest[job.stream.index()];
-        *newest = if queue.is_empty() { job.deadline } else { job.deadline.max(*newest) };
+        let on_time = (now + stream.latency_bound).saturating_sub(stream.travel);
+        let deadline = job.deadline.max(on_time);
+        *newest = if queue.is_empty() { deadline } else { deadline.max(*newest) };
         let key = Reverse((*newest, job.stream, job.sequence));
-        queue.push_back(BatchJob { job, payload });
-        let order = &mut self.order[job.model.index()];
+        queue.push_back(entering);
+        let order = &mut self.order[job.model.index()][usize::from(stream.reserve.is_none())];
         if order.len() == order.capacity() {
             order.retain(|&Reverse(key)| waits(&self.queues, key));
         }
         order.push(key);
-        superseded
     }
 
-    /// Takes out one waiting job that cannot meet its deadline even if its batch started now.
-    pub fn pop_hopeless(&mut self, now: Instant) -> Option<BatchJob<P>> {
-        for model in 0..self.order.len() {
-            let fastest = self.schedule.fastest(ModelId(model as u8));
-            while let Some(&Reverse(key @ (_, stream, _))) = self.order[model].peek() {
-                if let Some(waiting) = find(&self.queues, key) {
-                    let hopeless =
-                        now + fastest > waiting.deadline && !self.schedule.stream(stream).stale_results;
-                    if !hopeless {
-                        break;
-                    }
-                    self.order[model].pop();
-                    return take(&mut self.queues, key);
+    /// Takes out one job that is over without a batch, and why.
+    pub fn pop_ended(&mut self) -> Option<(BatchJob<P>, DropReason)> {
+        self.ended.pop_front()
+    }
+
+    /// Lets in the early frames whose time has come, and ends those at the head of the order that cannot meet
+    /// their deadline even if their batch started now.
+    pub fn advance(&mut self, now: Instant) {
+        while let Some(job) = self.police.release(now) {
+            self.enter(now, job);
+        }
+        for index in 0..2 * self.order.len() {
+            let (model, class) = (index / 2, index % 2);
+            while let Some(&Reverse(key)) = self.order[model][class].peek() {
+                if find(&self.queues, key).is_some_and(|job| !self.is_hopeless(now, job)) {
+                    break;
                 }
-                self.order[model].pop();
+                self.order[model][class].pop();
+                let hopeless = take(&mut self.queues, key);
+                self.ended.extend(hopeless.map(|job| (job, DropReason::Hopeless)));
             }
         }
-        None
+    }
+
+    /// Whether the result would be late, and unwanted, even if the job's batch started now.
+    fn is_hopeless(&self, now: Instant, job: &Job) -> bool {
+        let fastest = at_pace(self.schedule.fastest(job.model), self.pace.get());
+        now + fastest > job.deadline && !self.schedule.stream(job.stream).stale_results
     }
 
     /// Takes out any waiting job, to end it.
     pub fn pop_any(&mut self) -> Option<BatchJob<P>> {
-        self.queues.iter_mut().find_map(VecDeque::pop_front)
+        // Of a stream, what is held back is the newest.
+        self.queues.iter_mut().find_map(VecDeque::pop_front).or_else(|| self.police.pop_any())
     }
 
     /// When [`Scheduler::fill`] may have a batch even if nothing happens before; `None` where only an event
     /// changes that.
     #[must_use]
     pub fn poll_at(&self) -> Option<Instant> {
-        self.held_until
+        [self.held_until, self.police.poll_at()].into_iter().flatten().min()
     }
 
     /// Fills `batch` with the jobs to run next; false when no job waits, or none is to start yet. Call
-    /// [`Scheduler::pop_hopeless`] until it is empty before.
+    /// [`Scheduler::advance`] before, and [`Scheduler::pop_ended`] until it is empty after it.
     pub fn fill(&mut self, now: Instant, batch: &mut Batch<P>) -> bool {
         self.held_until = None;
-        let queues = &self.queues;
-        for order in &mut self.order {
-            while order.peek().is_some_and(|&Reverse(key)| !waits(queues, key)) {
-                order.pop();
-            }
-        }
-        // The model of the earliest deadline: `Reverse` makes the earliest the greatest.
-        let Some((model, &Reverse((deadline, _, _)))) = self
-            .order
-            .iter()
-            .enumerate()
-            .filter_map(|(model, order)| order.peek().map(|key| (model, key)))
-            .max_by_key(|&(_, key)| key)
-        else {
-            return false;
-        };
-        batch.model = ModelId(model as u8);
-        let budget = deadline.since(now);
-        let late_already = deadline <= now;
-        // Stale results are wanted as soon as possible, all of them.
-        let jobs = self
-            .schedule
-            .batch_within(batch.model, if late_already { std::time::Duration::MAX } else { budget });
+        let choice = if self.is_guarded(now) { self.look(now).choose() } else { self.earliest(now) };
+        let Some(Choice { model, jobs, mut critical, mut others }) = choice else { return false };
+        batch.model = model;
         while batch.jobs.len() < usize::from(jobs) {
-            let Some(Reverse(key)) = self.order[model].pop() else { break };
-            if let Some(job) = take(&mut self.queues, key) {
-                batch.jobs.push(job);
+            let order = &self.order[model.index()];
+            let class = match (order[0].peek(), order[1].peek()) {
+                (Some(first), Some(other)) if critical > 0 && others > 0 => usize::from(first < other),
+                (Some(_), _) if critical > 0 => 0,
+                (_, Some(_)) if others > 0 => 1,
+                _ => break,
+            };
+            let Some(Reverse(key)) = self.order[model.index()][class].pop() else { break };
+            let Some(job) = take(&mut self.queues, key) else { continue };
+            if self.is_hopeless(now, &job.job) {
+                self.ended.push_back((job, DropReason::Hopeless));
+                continue;
             }
+            batch.jobs.push(job);
+            *if class == 0 { &mut critical } else { &mut others } -= 1;
         }
         !batch.jobs.is_empty()
     }
-}
 
+    /// The model of the earliest deadline, and as many jobs as end before it.
+    fn earliest(&self, now: Instant) -> Option<Choice> {
+        // `Reverse` makes the earliest the greatest.
+        let heads = self.order.iter().enumerate().filter_map(|(model, classes)| {
+            classes.iter().filter_map(BinaryHeap::peek).max().map(|key| (key, ModelId(model as u8)))
+        });
+        let (&Reverse((deadline, _, _)), model) = heads.max_by_key(|&(key, _)| key)?;
+        let jobs = self.schedule.batch_before(model, now, deadline, self.pace.get());
+        Some(Choice { model, jobs, critical: jobs, others: jobs })
+    }
+
+    /// What waits, as the guard looks at it.
+    fn look(&self, now: Instant) -> Look<'_> {
+        let pace = self.pace.get();
+        let mut look = Look::new(&self.schedule, now, pace, self.schedule.blocking(pace));
+        for (waiting, classes) in look.models.iter_mut().zip(&self.order) {
+            let first = |class: usize| classes[class].peek().map(|&Reverse((deadline, _, _))| deadline);
+            (waiting.first_critical, waiting.first_other) = (first(0), first(1));
+        }
+        for &stream in &self.critical {
+            let queue = &self.queues[stream];
+            if let Some(oldest) = queue.iter().find(|waiting| !self.is_hopeless(now, &waiting.job)) {
+                look.critical(stream, queue.len(), &oldest.job);
+            }
+        }
+        look
+    }
+
+    /// A batch came back: how long it took, as the accelerator measured it.
+    pub fn batch_done(&mut self, batch: &Batch<P>) {
+        let at = batch.completed.max(batch.submitted);
+        let failed = batch.fault.is_some();
+        let planned = self.schedule.planned(batch.model, batch.jobs.len() as u16);
+        if failed || self.pace.observe(at, planned, batch.service) {
+            self.guard_until = self.guard_until.max(at + HOLD);
+        }
+    }
+
+    /// How many times as long as planned batches take now; at least 1.
+    #[must_use]
+    pub fn pace(&self) -> f64 {
+        self.pace.get()
+    }
+
+    /// Planned and actual service time of the last batch that did not fail.
+    #[must_use]
+    pub fn last_batch(&self) -> Option<(Duration, Duration)> {
+        self.pace.last()
+    }
+
+    /// Puts critical streams first until told otherwise, whatever else is seen.
+    pub fn set_guard(&mut self, on: bool) {
+        self.guard_asked = on;
+    }
+
+    /// Whether critical streams come first: see [`super::guard`].
+    #[must_use]
+    pub fn is_guarded(&self, now: Instant) -> bool {
+        self.schedule.is_provisional() || self.guard_asked || now < self.guard_until
+    }
+}
 /// The job of a heap entry, if it still waits. Queues are a few jobs deep.
 fn find<P>(
     queues: &[VecDeque<BatchJob<P>>],
