@@ -209,9 +209,18 @@ impl Accelerator {
             let batches = outstanding[other].div_ceil(self.cap(other)) + passers[other];
             batches.saturating_mul(self.service(other, outstanding[other]))
         });
-        let full = if all <= cap { 0 } else { (all - 1 + passers[model]) / cap };
-        let own = full.saturating_mul(self.service(model, cap)).saturating_add(self.service(model, all));
-        others.fold(own, u64::saturating_add)
+        let others = others.fold(0, u64::saturating_add);
+        let (mut full, mut last) = (0, all);
+        if all > cap {
+            full = (all - 1 + passers[model]) / cap;
+            // As in the theorem, where the last batch follows one of the same model.
+            if others == 0 {
+                last = all - cap;
+                full = if all <= 2 * cap { 1 } else { full };
+            }
+        }
+        let own = full.saturating_mul(self.service(model, cap));
+        own.saturating_add(self.service(model, last)).saturating_add(others)
     }
 
     /// Asks `question` (model, outstanding, passers) for every stream, when responses are at most these; its
