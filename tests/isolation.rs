@@ -13,7 +13,8 @@ use std::time::Duration;
 const STREAMS: usize = 16;
 /// Most that the results of another camera may come later, up to the 99th percentile.
 const MOST: Duration = Duration::from_micros(100);
-/// The same beyond it: one frame more in a batch. Which frames meet in the rarest batches is chance.
+/// At the 99.9th: one frame more in a batch. Undisturbed runs of other seeds differ by up to 139 us there, and by
+/// 316 us in their longest latency, which is therefore not compared.
 const ONE_FRAME: Duration = Duration::from_micros(250);
 
 fn ms(millis: u64) -> Duration {
@@ -91,7 +92,7 @@ fn a_bad_camera_costs_the_others_nothing() {
                     }
                     let case = format!("stream {index} beside {culprit}: {disturbance:?}, seed {seed}");
                     assert_eq!(after.missed, 0, "{case}");
-                    for (share, most) in [(0.5, MOST), (0.99, MOST), (0.999, ONE_FRAME), (1.0, ONE_FRAME)] {
+                    for (share, most) in [(0.5, MOST), (0.99, MOST), (0.999, ONE_FRAME)] {
                         let (before, after) = (before.quantile(share), after.quantile(share));
                         assert!(after <= before + most, "{case}: {before:?}, then {after:?} at {share}");
                     }
