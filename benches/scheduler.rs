@@ -103,7 +103,7 @@ impl Driver {
             let model = self.scheduler.schedule().stream(stream).model;
             let job =
                 Job { stream, sequence, model, captured, arrived: captured, deadline: captured + PERIOD };
-            black_box(self.scheduler.push(job, ()));
+            self.scheduler.push(captured, job, ());
             if self.free_at <= captured {
                 self.decide(captured);
             }
@@ -117,10 +117,12 @@ impl Driver {
 
     fn decide(&mut self, now: Instant) {
         self.free_at = Instant::default();
-        while let Some(hopeless) = self.scheduler.pop_hopeless(now) {
-            black_box(hopeless);
+        self.scheduler.advance(now);
+        let filled = self.scheduler.fill(now, &mut self.batch);
+        while let Some(ended) = self.scheduler.pop_ended() {
+            black_box(ended);
         }
-        if self.scheduler.fill(now, &mut self.batch) {
+        if filled {
             let jobs = self.batch.jobs.len();
             self.started += jobs;
             self.free_at = now + self.intercept + self.slope * jobs as u32;

@@ -58,6 +58,9 @@ pub enum DropReason {
     Skipped,
     /// A newer frame of the same stream took its place.
     Superseded,
+    /// It came sooner than its stream's declared period allows, and a newer one took its place while it was
+    /// held back.
+    Early,
     /// It could not meet its deadline any more when the accelerator became free.
     Hopeless,
     /// The backend refused or failed its batch.
@@ -70,7 +73,7 @@ pub enum DropReason {
 
 impl DropReason {
     /// All reasons; the position is the index in [`crate::stats::Ledger::dropped`].
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::SourceLate,
         Self::SourceDown,
         Self::DriverLost,
@@ -81,6 +84,7 @@ impl DropReason {
         Self::Shed,
         Self::Skipped,
         Self::Superseded,
+        Self::Early,
         Self::Hopeless,
         Self::BackendFailed,
         Self::DecodeFailed,
@@ -101,6 +105,7 @@ impl DropReason {
             Self::Shed => "shed",
             Self::Skipped => "skipped",
             Self::Superseded => "superseded",
+            Self::Early => "early",
             Self::Hopeless => "hopeless",
             Self::BackendFailed => "backend_failed",
             Self::DecodeFailed => "decode_failed",

@@ -150,8 +150,8 @@ impl<P> Pipeline<P> {
                 rung_changes: 0,
                 on_rung: [0; Rung::ALL.len()],
             };
-            // A batch may hold all that waited.
-            let most = stream.depth * (1 + batches.len());
+            // A batch may hold all that waited, and an early frame is held back.
+            let most = stream.depth * (1 + batches.len()) + 1;
             Track {
                 totals,
                 open: VecDeque::with_capacity(most),
@@ -223,9 +223,8 @@ impl<P> Pipeline<P> {
         let model = cheaper.unwrap_or(admitted.model);
         let job = Job { stream, sequence, model, captured, arrived: now, deadline };
         self.tracks[stream.index()].open.push_back((sequence, captured));
-        if let Some(older) = self.scheduler.push(job, payload) {
-            self.drop_job(&older.job, DropReason::Superseded);
-        }
+        self.scheduler.push(now, job, payload);
+        self.settle_ended();
     }
 
     /// A camera lost frames that had been captured.
@@ -263,6 +262,7 @@ impl<P> Pipeline<P> {
             self.free = self.free.max(batch.completed);
         }
         self.in_flight = self.in_flight.saturating_sub(1);
+        self.scheduler.batch_done(&batch);
         if let Some(fault) = batch.fault.clone() {
             self.batches.faults += 1;
             self.watchdog.faulted();
@@ -340,13 +340,14 @@ impl<P> Pipeline<P> {
         if let Some(dropped) = self.next_dropped() {
             return Some(dropped);
         }
-        // Before accelerator time is spent. Where the guard of critical jobs is switched, it is here.
+        // Before accelerator time is spent.
         while let Some(notice) = self.watchdog.poll(now) {
             match notice {
                 Notice::Rung(stream, rung, cause) => self.change_rung(now, stream, rung, cause),
                 Notice::Certificate(holds, cause) => return Some(self.certify(now, holds, cause)),
             }
         }
+        self.scheduler.set_guard(self.watchdog.strained());
         if let Some(event) = self.changes.pop_front() {
             return Some(Effect::Changed(event));
         }
@@ -357,11 +358,12 @@ impl<P> Pipeline<P> {
             return Some(Effect::Set(set));
         }
         if self.in_flight < self.max_in_flight {
-            while let Some(hopeless) = self.scheduler.pop_hopeless(now) {
-                self.drop_job(&hopeless.job, DropReason::Hopeless);
-            }
+            self.scheduler.advance(now);
+            self.settle_ended();
             let mut batch = self.idle.pop()?;
-            if self.scheduler.fill(now, &mut batch) {
+            let filled = self.scheduler.fill(now, &mut batch);
+            self.settle_ended();
+            if filled {
                 batch.submitted = now;
                 batch.free = self.free;
                 batch.planned = self.schedule().planned(batch.model, batch.jobs.len() as u16);
@@ -412,6 +414,12 @@ impl<P> Pipeline<P> {
         self.certificate
     }
 
+    /// What waits, and what is known of the accelerator's pace.
+    #[must_use]
+    pub fn scheduler(&self) -> &Scheduler<P> {
+        &self.scheduler
+    }
+
     /// What was admitted.
     #[must_use]
     pub fn schedule(&self) -> &Schedule {
@@ -448,6 +456,13 @@ impl<P> Pipeline<P> {
     /// Whether a job arrived early enough to be answered in time: a miss is then not its camera's.
     fn had_time(&self, job: &Job) -> bool {
         job.arrived + self.scheduler.schedule().planned(job.model, 1) < job.deadline
+    }
+
+    /// Ends the jobs that the scheduler has given up.
+    fn settle_ended(&mut self) {
+        while let Some((ended, reason)) = self.scheduler.pop_ended() {
+            self.drop_job(&ended.job, reason);
+        }
     }
 
     fn drop_job(&mut self, job: &Job, reason: DropReason) {

@@ -270,6 +270,7 @@ fn the_earliest_deadline_goes_first_and_brings_company() {
     description.streams[1].latency_bound = ms(50);
     let mut rig = Rig::new(&description, 1);
     rig.arrive(0);
+    rig.advance(ms(99));
     rig.arrive(0);
     rig.arrive(1);
     rig.complete(false);
@@ -320,8 +321,42 @@ fn the_newest_frame_wins() {
     let mut rig = Rig::new(&two_streams(100), 1);
     rig.arrive(0);
     rig.arrive(1);
+    rig.advance(ms(99));
     rig.arrive(1);
     assert_eq!(rig.records[1], [(0, Outcome::Dropped(DropReason::Superseded))]);
+}
+
+#[test]
+fn an_early_frame_is_held_back_until_it_is_due_and_a_newer_one_takes_its_place() {
+    let mut rig = Rig::new(&two_streams(100), 2);
+    for _ in 0..3 {
+        rig.arrive(0);
+        rig.advance(ms(10));
+    }
+    assert_eq!(rig.batches.len(), 1, "a place is free, and yet");
+    // A period of 100 ms, less a thousandth for the clock and a hundredth of tolerance.
+    let due = rig.now + Duration::from_micros(68_900);
+    assert_eq!(rig.heart.poll_at(), Some(due));
+    rig.advance(ms(68));
+    assert_eq!(rig.batches.len(), 1);
+    rig.advance(due.since(rig.now));
+    let started: Vec<u64> = rig.batches.iter().map(|(_, jobs)| jobs[0].sequence).collect();
+    assert_eq!(started, [0, 2]);
+    assert!(rig.heart.scheduler().is_guarded(rig.now));
+    rig.complete(false);
+    rig.publish(true);
+    assert_eq!(rig.records[0][1], (1, Outcome::Dropped(DropReason::Early)));
+}
+
+#[test]
+fn a_frame_that_was_late_does_not_make_the_next_one_early() {
+    let mut rig = Rig::new(&two_streams(100), 2);
+    let captured = rig.now;
+    rig.advance(ms(20));
+    rig.arrive_captured(0, captured);
+    rig.advance(ms(80));
+    rig.arrive(0);
+    assert_eq!(rig.batches.len(), 2);
 }
 
 #[test]
@@ -355,9 +390,10 @@ fn no_record_is_lost_however_long_a_batch_stays_away() {
 fn records_stay_in_order_when_stamps_jump_back() {
     let mut rig = Rig::new(&board(vec![stream("a", ms(33), ms(100))], ms(2), ms(1), 8), 1);
     rig.arrive(0);
+    rig.advance(ms(33));
     rig.arrive(0);
-    rig.advance(ms(10));
     for ago in [50, 60] {
+        rig.advance(ms(33));
         let captured = rig.now.saturating_sub(ms(ago));
         rig.arrive_captured(0, captured);
     }

@@ -8,13 +8,18 @@
 //! With a provisional profile, by utilisation: a stream needs the share `min l(b)/b / P` of the accelerator,
 //! over the batch sizes b whose service time fits its latency bound, and streams are taken while the shares
 //! add up to at most one. This is necessary, not sufficient (no batch need ever be full): so it comes with
-//! no guarantee, and says so.
+//! no guarantee, and says so. Others than critical streams are then admitted only if a batch of one of theirs
+//! is short enough for the critical ones (theorem 2 of the guarantee). With a stored profile such a stream is
+//! served while the certificate stands, when all that is admitted is certain to be in time together, and
+//! waits while it does not.
 
-use crate::board::{Board, Stream};
+use crate::board::{Board, SourceSpec, Stream};
 use crate::sched::Profile;
-use crate::sched::guarantee::{Accelerator, Demand};
+use crate::sched::guarantee::{Accelerator, Demand, Reserve};
+use crate::sched::guard::at_pace;
 use crate::sched::trigger::{Gate, Releases, Timetable};
 use crate::stream::{Criticality, ModelId, StreamId};
+use crate::time::{Instant, nanos};
 use std::cmp::Reverse;
 use std::fmt;
 use std::time::Duration;
@@ -32,14 +37,21 @@ pub struct Admitted {
     pub latency_bound: Duration,
     /// The network for its frames.
     pub model: ModelId,
-    /// Longest time from a frame's capture to its arrival that its source may take.
-    pub travel: Duration,
+    /// How much depends on it.
+    pub criticality: Criticality,
     /// Whether results after the deadline are wanted.
     pub stale_results: bool,
     /// Whether its frames are served at all; false: shed.
     pub served: bool,
     /// Frames that may wait at once: with a bound longer than the period, older ones can still be met.
     pub depth: usize,
+    /// Longest time from capture to arrival that the board states.
+    pub travel: Duration,
+    /// How much earlier than a period after the one before it a frame may arrive.
+    pub tolerance: Duration,
+    /// Of a critical stream: the longest response (arrival to the end of its batch) that is let happen, and the
+    /// time that it needs from a free accelerator on, as planned.
+    pub reserve: Option<(Duration, Duration)>,
 }
 
 /// An admitted board. The only way to a scheduler.
@@ -52,6 +64,7 @@ pub struct Schedule {
     patience: Option<Duration>,
     releases: Releases,
     gate: Option<Gate>,
+    critical_certain: bool,
 }
 
 /// A board that is not admitted.
@@ -75,6 +88,13 @@ pub enum Lack {
     Spacing,
     /// This share of the accelerator.
     Share(f64),
+    /// Critical streams can wait for a batch of at most `room`; one frame takes longer.
+    Blocking {
+        /// Service time of one frame.
+        service: Duration,
+        /// Longest batch that they can wait for.
+        room: Duration,
+    },
     /// With it, some stream's frames (this one's or another's) could take longer to be answered than they may.
     Time {
         /// How long, from arrival (of streams planned by their triggers: from capture) to the end of their batch.
@@ -95,6 +115,10 @@ impl fmt::Display for Lack {
                 "may deliver frames all at once or after their deadline, by the jitter and latency of its source",
             ),
             Self::Share(share) => write!(f, "would need {:.0} % of it", share * 100.0),
+            Self::Blocking { service, room } => {
+                let (service, room) = (ms(*service), ms(*room));
+                write!(f, "takes {service} ms a frame, and critical streams can wait for {room} ms")
+            }
             Self::Time { response, limit } => {
                 let (response, limit) = (ms(*response), ms(*limit));
                 write!(f, "would let responses of {response} ms happen where {limit} ms are allowed")
@@ -127,7 +151,7 @@ impl Schedule {
     /// # Errors
     /// When critical streams do not fit, with the number that does.
     pub fn admit(board: &Board, profile: Profile) -> Result<Self, Refusal> {
-        let (lacks, releases) =
+        let (mut lacks, releases) =
             if profile.provisional { by_share(board, &profile) } else { guaranteed(board, &profile) };
         let critical = |index: usize| board.streams[index].criticality == Criticality::Critical;
         let refused: Vec<_> = (0..lacks.len())
@@ -138,6 +162,10 @@ impl Schedule {
             let critical = (0..lacks.len()).filter(|&index| critical(index)).count();
             return Err(Refusal { fits: critical - refused.len(), critical, streams: refused });
         }
+        let critical = Critical::new(board, &profile);
+        if profile.provisional && critical.certain {
+            critical.shed_longer(board, &profile, &mut lacks);
+        }
         let patience = (!profile.provisional).then(|| {
             let served = board.streams.iter().zip(&lacks).filter(|(_, lack)| lack.is_none());
             let demands: Vec<Demand> = served.filter_map(|(stream, _)| Demand::of(stream)).collect();
@@ -147,22 +175,28 @@ impl Schedule {
         let utilisation =
             utilisation.filter_map(|(stream, _)| share(stream, &profile, board.accelerator.max_batch)).sum();
         let gate = (releases != Releases::Free).then(|| gate(board, &lacks)).flatten();
-        let streams = board.streams.iter().zip(lacks).map(|(stream, lack)| Admitted {
+        let streams = board.streams.iter().zip(lacks).zip(&critical.reserves);
+        let streams = streams.map(|((stream, lack), &reserve)| Admitted {
             period: stream.period,
             latency_bound: stream.latency_bound,
             model: stream.model,
-            travel: Demand::travel(stream),
+            criticality: stream.criticality,
             stale_results: stream.stale_results,
             served: lack.is_none(),
             depth: queue_depth(stream),
+            travel: Demand::travel(stream),
+            tolerance: tolerance(stream),
+            reserve,
         });
         let streams = streams.collect();
+        let critical_certain = critical.certain;
         Ok(Self {
             streams,
             profile,
             utilisation,
             max_batch: board.accelerator.max_batch,
             patience,
+            critical_certain,
             releases,
             gate,
         })
@@ -236,15 +270,34 @@ impl Schedule {
         service.map_or(Duration::ZERO, |service| service.planned)
     }
 
-    /// Largest number of jobs that a batch of `model`, started `budget` before its first deadline, may have
-    /// so that it ends in time as planned; at least one.
+    /// Whether critical streams are certain to be in time whatever the others do: theorem 2 of the guarantee,
+    /// as far as the profile goes.
     #[must_use]
-    pub fn batch_within(&self, model: ModelId, budget: Duration) -> u16 {
+    pub fn critical_certain(&self) -> bool {
+        self.critical_certain
+    }
+
+    /// Longest batch with others' jobs that critical streams can wait for, when batches take `pace` times as
+    /// long as planned; [`Duration::MAX`] where nothing is critical.
+    #[must_use]
+    pub fn blocking(&self, pace: f64) -> Duration {
+        let reserves = self.streams.iter().filter_map(|stream| stream.reserve);
+        let rooms = reserves.map(|(target, clear)| target.saturating_sub(at_pace(clear, pace)));
+        rooms.min().unwrap_or(Duration::MAX)
+    }
+
+    /// Largest number of jobs that a batch of `model`, started `now`, may have so that it ends in time for
+    /// `deadline` when it takes `pace` times as long as planned; at least one. All of them where that is past:
+    /// stale results are wanted as soon as possible.
+    #[must_use]
+    pub fn batch_before(&self, model: ModelId, now: Instant, deadline: Instant, pace: f64) -> u16 {
         let cap = self.profile.max_batch(model).min(self.max_batch).max(1);
-        (2..=cap)
-            .rev()
-            .find(|&jobs| self.profile.service(model, jobs).is_some_and(|l| l.planned + TAIL <= budget))
-            .unwrap_or(1)
+        if deadline <= now {
+            return cap;
+        }
+        let budget = deadline.since(now);
+        let fits = |&jobs: &u16| at_pace(self.planned(model, jobs), pace) + TAIL <= budget;
+        (2..=cap).rev().find(fits).unwrap_or(1)
     }
 
     /// Shortest time from the start of a job's batch to its published result.
@@ -265,6 +318,66 @@ pub fn queue_depth(stream: &Stream) -> usize {
 
 /// Most frames of a stream that wait at once, however long its bound.
 const MAX_DEPTH: usize = 8;
+
+/// How much earlier than a period after the one before it a frame may arrive: see [`super::police`].
+fn tolerance(stream: &Stream) -> Duration {
+    let unstated = match &stream.source {
+        SourceSpec::Uri { .. } | SourceSpec::Pipeline { .. } => stream.period / 4,
+        SourceSpec::Synthetic { .. } | SourceSpec::File { .. } => Duration::ZERO,
+    };
+    Demand::jitter(stream) + unstated + stream.period / 100
+}
+
+/// What a board's critical streams keep from the others.
+pub(super) struct Critical {
+    /// Whether theorem 2 holds.
+    pub(super) certain: bool,
+    /// Per stream of the board: target and clear.
+    reserves: Vec<Option<(Duration, Duration)>>,
+}
+
+impl Critical {
+    pub(super) fn new(board: &Board, profile: &Profile) -> Self {
+        let accelerator = Accelerator::new(board, profile);
+        let is_critical = |stream: &&Stream| stream.criticality == Criticality::Critical;
+        let others = board.streams.iter().filter(|stream| !is_critical(stream));
+        let need = others.filter_map(|stream| profile.service(stream.model, 1));
+        let need = need.map(|service| nanos(service.planned)).max().unwrap_or(0);
+        let all: Vec<Option<Demand>> = board.streams.iter().filter(is_critical).map(Demand::of).collect();
+        let demands: Vec<Demand> = all.iter().flatten().copied().collect();
+        let certain = (demands.len() == all.len()).then(|| accelerator.reserves(&demands, need)).flatten();
+        let (certain, reserves) = match certain {
+            Some(reserves) => (true, reserves),
+            None => (false, accelerator.hopes(&demands)),
+        };
+        let (mut reserves, mut all) = (reserves.into_iter(), all.into_iter());
+        let reserves = board.streams.iter().map(|stream| {
+            let demand = if is_critical(&stream) { all.next()? } else { return None };
+            let known = demand.and_then(|_| reserves.next());
+            known.map_or(Some((stream.latency_bound, Duration::ZERO)), |Reserve { target, clear }| {
+                Some((Duration::from_nanos(target), Duration::from_nanos(clear)))
+            })
+        });
+        let reserves = reserves.collect();
+        Self { certain, reserves }
+    }
+
+    /// Longest batch with others' jobs that all of them can wait for.
+    pub(super) fn room(&self) -> Option<Duration> {
+        self.reserves.iter().flatten().map(|(target, clear)| target.saturating_sub(*clear)).min()
+    }
+
+    /// Others one of whose frames takes longer than critical streams can wait.
+    fn shed_longer(&self, board: &Board, profile: &Profile, lacks: &mut [Option<Lack>]) {
+        let Some(room) = self.room() else { return };
+        for (stream, lack) in board.streams.iter().zip(lacks) {
+            let one = profile.service(stream.model, 1).map_or(Duration::ZERO, |service| service.planned);
+            if stream.criticality != Criticality::Critical && lack.is_none() && one > room {
+                *lack = Some(Lack::Blocking { service: one, room });
+            }
+        }
+    }
+}
 
 /// What `judge` says of each stream, asked in the order of criticality, then of the board.
 fn in_order<'b>(

@@ -56,7 +56,33 @@
 //! models, at least as many streams: `max l(n) + sum l(n) <= min(D, P - J)`. With B < N, the last batch is
 //! taken as full where frames of those answered meanwhile may have joined it.
 //!
-//! `tests/guarantee.rs` tries it on the heart itself, on random boards with as many streams as are admitted.
+//! # Theorem 2: critical streams, whatever the others do
+//! Let C be the critical streams alone, each with a *target* T <= limit for its response, and let n and the
+//! passers be counted over C with T in place of R. Let clear be the longest time from an instant at which a
+//! place is free to the end of the batch of a critical job that waits, when that place runs critical jobs only
+//! ([`Accelerator::clear`]: the sum above with n0 = 0). A batch is *foreign* if it holds a job of any other
+//! stream. Let the scheduler start a foreign batch only if
+//! - it takes at most beta, where beta + clear <= T for every critical stream;
+//! - for every critical job that waits and is not in it: end + clear <= arrival + T;
+//! - for every critical job in it: end <= arrival + T;
+//!
+//! and otherwise, earliest deadline first among the critical jobs, batches of these alone. If also the longest
+//! response of theorem 1 within C is at most T, then no critical frame misses, however many other streams
+//! there are, whatever their cameras deliver, as long as services keep to l and the critical cameras to their
+//! spacing.
+//!
+//! *Proof.* Take the first instant at which a critical job j exceeds its target; before it the counts hold. If j
+//! was in a foreign batch, the third condition is broken. Else j was in a critical one. If foreign batches
+//! began after j's arrival on the place that is followed, take the last: it ended by arrival + T - clear, and
+//! from there on that place ran critical batches only, until j ended, at most clear later. If none
+//! began: where a foreign batch was in service at j's arrival, j ended at most beta + clear after it; otherwise
+//! only critical batches were ahead of j, which is theorem 1 for C. Each way j ended by its target. ∎
+//!
+//! Other streams appear nowhere in it but in beta. Service times that are p times as long as planned are covered
+//! while p * clear is taken for clear (and theorem 1 holds with p * l): the scheduler measures p
+//! ([`super::pace`]).
+//!
+//! `tests/guarantee.rs` tries both on the heart itself, on random boards with as many streams as are admitted.
 
 use crate::board::{Board, SourceSpec, Stream};
 use crate::sched::Profile;
@@ -83,18 +109,23 @@ impl Demand {
     /// may arrive at once.
     pub(super) fn of(stream: &Stream) -> Option<Self> {
         let late = delivery_jitter(stream);
-        let spread = match &stream.source {
-            SourceSpec::Synthetic { jitter, .. } => *jitter,
-            SourceSpec::File { .. } | SourceSpec::Uri { .. } | SourceSpec::Pipeline { .. } => Duration::ZERO,
-        };
         // What a trigger allows is allowed here too.
-        let spread = stream.trigger.as_ref().map_or(spread, |trigger| spread.max(trigger.jitter));
-        let spacing =
-            nanos(stream.period).checked_sub(nanos(spread + late)).filter(|&spacing| spacing > 0)?;
+        let jitter = Self::jitter(stream);
+        let spacing = nanos(stream.period).checked_sub(nanos(jitter)).filter(|&spacing| spacing > 0)?;
         let earliest = nanos(stream.latency_bound).checked_sub(nanos(Self::travel(stream)))?;
         let in_queue = spacing.saturating_mul(queue_depth(stream) as u64) - 1;
         let limit = earliest.checked_sub(nanos(TAIL)).filter(|&limit| limit > 0)?.min(in_queue);
         Some(Self { model: stream.model.index(), spacing, limit, earliest, latest: earliest + nanos(late) })
+    }
+
+    /// By how much less than a period apart two frames may arrive.
+    pub(super) fn jitter(stream: &Stream) -> Duration {
+        let spread = match &stream.source {
+            SourceSpec::Synthetic { jitter, .. } => *jitter,
+            SourceSpec::File { .. } | SourceSpec::Uri { .. } | SourceSpec::Pipeline { .. } => Duration::ZERO,
+        };
+        let spread = stream.trigger.as_ref().map_or(spread, |trigger| spread.max(trigger.jitter));
+        spread + delivery_jitter(stream)
     }
 
     /// Longest time from a frame's capture to its arrival.
@@ -187,10 +218,70 @@ impl Accelerator {
         worst
     }
 
+    /// Longest time from an instant at which a place is free to the end of the batch of a job that waits. See
+    /// theorem 2.
+    fn clear(&self, model: usize, outstanding: &[u64], passers: &[u64]) -> u64 {
+        let (all, cap) = (outstanding[model], self.cap(model));
+        let others = (0..outstanding.len()).filter(|&other| other != model && outstanding[other] > 0);
+        let others = others.map(|other| {
+            let batches = outstanding[other].div_ceil(self.cap(other)) + passers[other];
+            batches.saturating_mul(self.service(other, outstanding[other]))
+        });
+        let others = others.fold(0, u64::saturating_add);
+        let (mut full, mut last) = (0, all);
+        if all > cap {
+            full = (all - 1 + passers[model]) / cap;
+            // As in the theorem, where the last batch follows one of the same model.
+            if others == 0 {
+                last = all - cap;
+                full = if all <= 2 * cap { 1 } else { full };
+            }
+        }
+        let own = full.saturating_mul(self.service(model, cap));
+        own.saturating_add(self.service(model, last)).saturating_add(others)
+    }
+
+    /// Asks `question` (model, outstanding, passers) for every stream, when responses are at most these; its
+    /// answers, or the first stream whose answer exceeds its limit.
+    fn each(
+        &self,
+        demands: &[Demand],
+        responses: &[u64],
+        question: impl Fn(usize, &[u64], &[u64]) -> u64,
+    ) -> Result<Vec<u64>, (usize, u64)> {
+        let mut outstanding = vec![0; self.services.len()];
+        for (index, (demand, response)) in demands.iter().zip(responses).enumerate() {
+            if self.cap(demand.model) == 0 {
+                return Err((index, u64::MAX));
+            }
+            outstanding[demand.model] += response / demand.spacing + 1;
+        }
+        let mut answers: Vec<u64> = Vec::with_capacity(demands.len());
+        for (index, (demand, response)) in demands.iter().zip(responses).enumerate() {
+            // Equal streams have equal answers.
+            if index > 0 && demands[index - 1] == *demand && responses[index - 1] == *response {
+                answers.push(answers[index - 1]);
+                continue;
+            }
+            let mut passers = vec![0; self.services.len()];
+            for (position, other) in demands.iter().enumerate() {
+                if position != index && other.earliest < demand.latest {
+                    passers[other.model] += response / other.spacing + 1;
+                }
+            }
+            let answer = question(demand.model, &outstanding, &passers);
+            if answer > demand.limit {
+                return Err((index, answer));
+            }
+            answers.push(answer);
+        }
+        Ok(answers)
+    }
+
     /// The longest response of each stream's frames, in nanoseconds from arrival to the end of their batch;
     /// the first stream (its position) that exceeds its limit, and by what response, if one does.
     pub(super) fn responses(&self, demands: &[Demand]) -> Result<Vec<u64>, (usize, u64)> {
-        self.responses_held(demands, None)
+        self.fixed_point(demands, |model, all, passers| self.worst(model, all, passers))
     }
 
     /// Longest time after a job's arrival for which a place may be left free on purpose: see "Holding".
@@ -200,7 +291,7 @@ impl Accelerator {
         let enough = most / 1024;
         while most - safe > enough.max(1) {
             let middle = safe.midpoint(most);
-            if self.responses_held(demands, Some(middle)).is_ok() {
+            if self.responses_held(demands, middle).is_ok() {
                 safe = middle;
             } else {
                 most = middle;
@@ -209,56 +300,73 @@ impl Accelerator {
         Duration::from_nanos(safe)
     }
 
-    /// Longest time from an instant at which a place is free until the end of the batch of a job of `model`
-    /// that waits then: [`Accelerator::worst`] without a batch that is in service.
-    fn clear(&self, model: usize, outstanding: &[u64], passers: &[u64]) -> u64 {
-        let (all, cap) = (outstanding[model], self.cap(model));
-        let full = if all <= cap { 0 } else { (all - 1 + passers[model]) / cap };
-        let own = full.saturating_mul(self.service(model, cap)).saturating_add(self.service(model, all));
-        let others = outstanding.iter().enumerate().filter(|&(other, &there)| other != model && there > 0);
-        others.fold(own, |sum, (other, &there)| {
-            let batches = there.div_ceil(self.cap(other)) + passers[other];
-            sum.saturating_add(batches.saturating_mul(self.service(other, there)))
+    /// [`Accelerator::responses`] when places may be left free on purpose for `held` after a job's arrival.
+    fn responses_held(&self, demands: &[Demand], held: u64) -> Result<Vec<u64>, (usize, u64)> {
+        self.fixed_point(demands, |model, all, passers| {
+            let after = held.saturating_add(self.clear(model, all, passers));
+            self.worst(model, all, passers).max(after)
         })
     }
 
-    /// [`Accelerator::responses`] when places may be left free on purpose for `held` after a job's arrival.
-    fn responses_held(&self, demands: &[Demand], held: Option<u64>) -> Result<Vec<u64>, (usize, u64)> {
+    /// The least responses that the question answers with themselves.
+    fn fixed_point(
+        &self,
+        demands: &[Demand],
+        question: impl Fn(usize, &[u64], &[u64]) -> u64,
+    ) -> Result<Vec<u64>, (usize, u64)> {
         let mut responses = vec![0; demands.len()];
         loop {
-            let mut outstanding = vec![0; self.services.len()];
-            for (index, (demand, response)) in demands.iter().zip(&responses).enumerate() {
-                if self.cap(demand.model) == 0 {
-                    return Err((index, u64::MAX));
-                }
-                outstanding[demand.model] += response / demand.spacing + 1;
-            }
-            let mut next: Vec<u64> = Vec::with_capacity(demands.len());
-            for (index, (demand, response)) in demands.iter().zip(&responses).enumerate() {
-                // Equal streams have equal answers.
-                if index > 0 && demands[index - 1] == *demand && responses[index - 1] == *response {
-                    next.push(next[index - 1]);
-                    continue;
-                }
-                let mut passers = vec![0; self.services.len()];
-                for (position, other) in demands.iter().enumerate() {
-                    if position != index && other.earliest < demand.latest {
-                        passers[other.model] += response / other.spacing + 1;
-                    }
-                }
-                let mut worst = self.worst(demand.model, &outstanding, &passers);
-                if let Some(held) = held {
-                    worst = worst.max(held.saturating_add(self.clear(demand.model, &outstanding, &passers)));
-                }
-                if worst > demand.limit {
-                    return Err((index, worst));
-                }
-                next.push(worst);
-            }
+            let next = self.each(demands, &responses, &question)?;
             if next == responses {
                 return Ok(responses);
             }
             responses = next;
         }
     }
+
+    /// For critical streams, what theorem 2 lets others do: of the targets that are tried the first that leaves
+    /// room for batches of `need`, else those that leave the most. `None` where the streams are not certain
+    /// to be in time even alone.
+    pub(super) fn reserves(&self, demands: &[Demand], need: u64) -> Option<Vec<Reserve>> {
+        let worst = |model, all: &[u64], passers: &[u64]| self.worst(model, all, passers);
+        let limits: Vec<u64> = demands.iter().map(|demand| demand.limit).collect();
+        // Long targets are lenient to others, where they do not let more frames of a stream pile up.
+        let lenient = self.each(demands, &limits, worst).ok().map(|_| limits);
+        let strict = self.fixed_point(demands, |model, all, passers| {
+            let behind = self.clear(model, all, passers).saturating_add(need);
+            self.worst(model, all, passers).max(behind)
+        });
+        let tried = [lenient, strict.ok(), self.responses(demands).ok()];
+        let reserves = tried.into_iter().flatten().filter_map(|targets| {
+            let clears = self.each(demands, &targets, |model, all, passers| self.clear(model, all, passers));
+            let pairs = targets.into_iter().zip(clears.ok()?);
+            let reserves: Vec<_> = pairs.map(|(target, clear)| Reserve { target, clear }).collect();
+            let room =
+                reserves.iter().map(|reserve| reserve.target.checked_sub(reserve.clear)).min().flatten();
+            room.or(demands.is_empty().then_some(u64::MAX)).map(|room| (room.min(need), reserves))
+        });
+        // Of equals the first.
+        reserves.reduce(|best, next| if next.0 > best.0 { next } else { best }).map(|(_, reserves)| reserves)
+    }
+
+    /// Reserves for critical streams that are not certain to be in time: as if each had one frame at a time, and
+    /// a batch held all.
+    pub(super) fn hopes(&self, demands: &[Demand]) -> Vec<Reserve> {
+        let mut streams = vec![0; self.services.len()];
+        demands.iter().for_each(|demand| streams[demand.model] += 1);
+        let hope = |demand: &Demand| Reserve {
+            target: demand.limit,
+            clear: self.service(demand.model, streams[demand.model]),
+        };
+        demands.iter().map(hope).collect()
+    }
+}
+
+/// What a critical stream keeps from others; see theorem 2. In nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Reserve {
+    /// Longest response that is let happen.
+    pub(super) target: u64,
+    /// Time from a free place to the end of its batch.
+    pub(super) clear: u64,
 }

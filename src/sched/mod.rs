@@ -6,8 +6,11 @@
 mod admission;
 mod gather;
 mod guarantee;
+mod guard;
+mod pace;
 mod phase;
 mod plan;
+mod police;
 mod profile;
 mod scheduler;
 mod trigger;

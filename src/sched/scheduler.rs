@@ -1,29 +1,36 @@
 //! Earliest-deadline batches.
 //!
-//! The accelerator is given work whenever it is free, unless waiting for a frame that is due is the better plan
-//! ([`super::gather`]): the model of the earliest deadline, and of that model
+//! The accelerator is given work whenever it is free: the model of the earliest deadline, and of that model
 //! as many jobs, earliest first, as end before that deadline as planned. A stream's queue is as deep as its
 //! bound is long; where it is full the newest frame wins. Jobs that can't be met any more are dropped before
-//! they cost accelerator time.
+//! they cost accelerator time. Early frames are held back ([`super::police`]), and while a premise of the
+//! guarantee is in doubt critical jobs come first ([`super::guard`]). A batch may be held back for frames that
+//! are due: where streams were admitted by their hardware triggers, until an instant's frames are there, in the
+//! order of the stamps and never two instants in one batch ([`super::trigger`]); else as learned phases tell
+//! ([`super::gather`]). Under guard only as long as no critical job that waits is in danger.
 //!
-//! Where streams were admitted by their hardware triggers, the order is that of the stamps, a batch holds frames
-//! of one instant, and an instant is held until its frames are there ([`super::trigger`]).
+//! A frame that was longer on its way than the board states is put in order as if it had not been: its own
+//! deadline may pass, but it does not overtake or cut short what admission did not expect it to.
 //!
 //! Work a call: O(log n) a job in and out; a superseded job's heap entry is found dead when it comes to the
 //! top, or cleared when the heap is full.
 
-use crate::job::{Batch, BatchJob, Job};
+use crate::job::{Batch, BatchJob, DropReason, Job};
 use crate::sched::Schedule;
 use crate::sched::gather::{Gather, Step, WAITING};
+use crate::sched::guard::{Choice, HOLD, Look, at_pace};
+use crate::sched::pace::Pace;
+use crate::sched::police::Police;
 use crate::sched::trigger::Gate;
 use crate::stream::{ModelId, StreamId};
 use crate::time::Instant;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
+use std::time::Duration;
 
-/// A waiting job's place in the order: deadline (or stamp, where instants are served one by one), then the stream's position, then its frame number. Where a
-/// camera's stamps jump back, that deadline is not the job's but that of the older frame before it: frames of a
-/// stream never change places.
+/// A waiting job's place in the order: deadline (stamp, where there is a gate), then the stream's position, then
+/// its frame number. That deadline is not the job's where its frame was late, or where the camera's stamps jump
+/// back: frames of a stream never change places.
 type Key = Reverse<(Instant, StreamId, u64)>;
 
 /// Waiting jobs, and the rule that makes batches of them. Nothing is allocated after [`Scheduler::new`].
@@ -34,33 +41,52 @@ pub struct Scheduler<P> {
     queues: Vec<VecDeque<BatchJob<P>>>,
     /// Per stream, the deadline in the newest job's key.
     newest: Vec<Instant>,
-    /// Per model, every waiting job, and some that no longer wait.
-    order: Vec<BinaryHeap<Key>>,
+    /// Per model, first of critical streams, then of others: every waiting job, and some that no longer wait.
+    order: Vec<[BinaryHeap<Key>; 2]>,
     /// When a batch that is held back on purpose is to be looked at again.
     held_until: Option<Instant>,
+    police: Police<P>,
     gather: Gather,
     /// Where streams were admitted by their triggers.
     gate: Option<Gate>,
+    /// Jobs that are over, and why.
+    ended: VecDeque<(BatchJob<P>, DropReason)>,
+    /// The critical streams, by position.
+    critical: Vec<usize>,
+    /// Whether there are others beside them: only then does the guard change anything.
+    mixed: bool,
+    pace: Pace,
+    guard_asked: bool,
+    guard_until: Instant,
 }
 
 impl<P> Scheduler<P> {
     /// A scheduler without jobs.
     #[must_use]
     pub fn new(schedule: Schedule) -> Self {
-        let queues: Vec<_> = schedule.streams().iter().map(|s| VecDeque::with_capacity(s.depth)).collect();
-        let waiting: usize = schedule.streams().iter().map(|s| s.depth).sum();
+        let streams = schedule.streams();
+        let queues: Vec<_> = streams.iter().map(|s| VecDeque::with_capacity(s.depth)).collect();
+        let waiting: usize = streams.iter().map(|s| s.depth).sum();
         let models = schedule.models();
         // Twice as many entries as jobs can wait: a sweep then always frees at least half of them.
-        let order = (0..models).map(|_| BinaryHeap::with_capacity(2 * waiting)).collect();
-        let gate = schedule.gate().cloned();
+        let order = (0..models).map(|_| [(); 2].map(|()| BinaryHeap::with_capacity(2 * waiting))).collect();
+        let critical: Vec<usize> =
+            (0..streams.len()).filter(|&index| streams[index].reserve.is_some()).collect();
         Self {
             newest: vec![Instant::default(); queues.len()],
+            police: Police::new(&schedule),
             gather: Gather::new(&schedule),
+            gate: schedule.gate().cloned(),
+            mixed: !critical.is_empty() && critical.len() < streams.len(),
+            ended: VecDeque::with_capacity(2 * (waiting + streams.len())),
+            critical,
             schedule,
             queues,
             order,
             held_until: None,
-            gate,
+            pace: Pace::new(),
+            guard_asked: false,
+            guard_until: Instant::default(),
         }
     }
 
@@ -70,125 +96,238 @@ impl<P> Scheduler<P> {
         &self.schedule
     }
 
-    /// Lets a job wait. Returns the job whose place it took, when the stream's queue was full: its oldest.
-    pub fn push(&mut self, job: Job, payload: P) -> Option<BatchJob<P>> {
+    /// Lets a job wait. What it displaces comes out of [`Scheduler::pop_ended`].
+    pub fn push(&mut self, now: Instant, job: Job, payload: P) {
+        let verdict = self.police.judge(now, BatchJob { job, payload });
+        if let Some(replaced) = verdict.replaced {
+            self.ended.push_back((replaced, DropReason::Early));
+        }
+        match verdict.enters {
+            Some(job) => self.enter(now, job),
+            None => self.guard_until = self.guard_until.max(now + HOLD),
+        }
+    }
+
+    fn enter(&mut self, now: Instant, entering: BatchJob<P>) {
+        let job = entering.job;
         self.gather.arrived(&job);
+        let stream = self.schedule.stream(job.stream);
         let queue = &mut self.queues[job.stream.index()];
-        let superseded =
-            if queue.len() == self.schedule.stream(job.stream).depth { queue.pop_front() } else { None };
+        if queue.len() == stream.depth
+            && let Some(oldest) = queue.pop_front()
+        {
+            self.ended.push_back((oldest, DropReason::Superseded));
+        }
         let newest = &mut self.newest[job.stream.index()];
-        let place = if self.gate.is_some() { job.captured } else { job.deadline };
+        let on_time = (now + stream.latency_bound).saturating_sub(stream.travel);
+        let place = if self.gate.is_some() { job.captured } else { job.deadline.max(on_time) };
         *newest = if queue.is_empty() { place } else { place.max(*newest) };
         let key = Reverse((*newest, job.stream, job.sequence));
-        queue.push_back(BatchJob { job, payload });
-        let order = &mut self.order[job.model.index()];
+        queue.push_back(entering);
+        let order = &mut self.order[job.model.index()][usize::from(stream.reserve.is_none())];
         if order.len() == order.capacity() {
             order.retain(|&Reverse(key)| waits(&self.queues, key));
         }
         order.push(key);
-        superseded
     }
 
-    /// Takes out one waiting job that cannot meet its deadline even if its batch started now.
-    pub fn pop_hopeless(&mut self, now: Instant) -> Option<BatchJob<P>> {
-        for model in 0..self.order.len() {
-            let fastest = self.schedule.fastest(ModelId(model as u8));
-            while let Some(&Reverse(key @ (_, stream, _))) = self.order[model].peek() {
-                if let Some(waiting) = find(&self.queues, key) {
-                    let hopeless =
-                        now + fastest > waiting.deadline && !self.schedule.stream(stream).stale_results;
-                    if !hopeless {
-                        break;
-                    }
-                    self.order[model].pop();
-                    return take(&mut self.queues, key);
+    /// Takes out one job that is over without a batch, and why.
+    pub fn pop_ended(&mut self) -> Option<(BatchJob<P>, DropReason)> {
+        self.ended.pop_front()
+    }
+
+    /// Lets in the early frames whose time has come, and ends those at the head of the order that cannot meet
+    /// their deadline even if their batch started now.
+    pub fn advance(&mut self, now: Instant) {
+        while let Some(job) = self.police.release(now) {
+            self.enter(now, job);
+        }
+        for index in 0..2 * self.order.len() {
+            let (model, class) = (index / 2, index % 2);
+            while let Some(&Reverse(key)) = self.order[model][class].peek() {
+                if find(&self.queues, key).is_some_and(|job| !self.is_hopeless(now, job)) {
+                    break;
                 }
-                self.order[model].pop();
+                self.order[model][class].pop();
+                let hopeless = take(&mut self.queues, key);
+                self.ended.extend(hopeless.map(|job| (job, DropReason::Hopeless)));
             }
         }
-        None
+    }
+
+    /// Whether the result would be late, and unwanted, even if the job's batch started now.
+    fn is_hopeless(&self, now: Instant, job: &Job) -> bool {
+        let fastest = at_pace(self.schedule.fastest(job.model), self.pace.get());
+        now + fastest > job.deadline && !self.schedule.stream(job.stream).stale_results
     }
 
     /// Takes out any waiting job, to end it.
     pub fn pop_any(&mut self) -> Option<BatchJob<P>> {
-        self.queues.iter_mut().find_map(VecDeque::pop_front)
+        // Of a stream, what is held back is the newest.
+        self.queues.iter_mut().find_map(VecDeque::pop_front).or_else(|| self.police.pop_any())
     }
 
     /// When [`Scheduler::fill`] may have a batch even if nothing happens before; `None` where only an event
     /// changes that.
     #[must_use]
     pub fn poll_at(&self) -> Option<Instant> {
-        self.held_until
+        [self.held_until, self.police.poll_at()].into_iter().flatten().min()
     }
 
     /// Fills `batch` with the jobs to run next; false when no job waits, or none is to start yet. Call
-    /// [`Scheduler::pop_hopeless`] until it is empty before.
+    /// [`Scheduler::advance`] before, and [`Scheduler::pop_ended`] until it is empty after it.
     pub fn fill(&mut self, now: Instant, batch: &mut Batch<P>) -> bool {
         self.held_until = None;
-        let queues = &self.queues;
-        for order in &mut self.order {
-            while order.peek().is_some_and(|&Reverse(key)| !waits(queues, key)) {
-                order.pop();
-            }
-        }
-        // The model of the earliest deadline: `Reverse` makes the earliest the greatest.
-        let Some((model, &Reverse((first, stream, _)))) = self
-            .order
-            .iter()
-            .enumerate()
-            .filter_map(|(model, order)| order.peek().map(|key| (model, key)))
-            .max_by_key(|&(_, key)| key)
-        else {
-            return false;
+        let look = (self.mixed && self.is_guarded(now)).then(|| self.look(now));
+        // A critical job is in danger when the accelerator is not free by then.
+        let latest = look.as_ref().and_then(Look::latest);
+        let choice = match look {
+            Some(look) => look.choose(),
+            None => self.earliest(now),
         };
-        batch.model = ModelId(model as u8);
-        let deadline = match &mut self.gate {
-            None => first,
-            Some(gate) => {
-                let oldest = |stream: StreamId| Some(queues[stream.index()].front()?.job.captured);
-                match gate.ask(now, (stream, first), oldest) {
-                    Ok(deadline) => deadline,
-                    Err(until) => {
-                        self.held_until = Some(until);
-                        return false;
-                    }
-                }
-            }
-        };
-        let budget = deadline.since(now);
-        let late_already = deadline <= now;
-        // Stale results are wanted as soon as possible, all of them.
-        let jobs = self
-            .schedule
-            .batch_within(batch.model, if late_already { std::time::Duration::MAX } else { budget });
-        let mut jobs = usize::from(jobs);
-        if self.gate.is_none() && !late_already && self.gather.expects() && self.order[model].len() <= WAITING
+        let Some(mut choice) = choice else { return false };
+        if let Some(until) = self.hold(now, &mut choice)
+            && latest.is_none_or(|latest| until <= latest)
         {
-            let waiting = self.order[model]
-                .iter()
-                .filter_map(|&Reverse(key)| find(&self.queues, key).map(|job| (key.0, job.arrived)));
-            match self.gather.step(now, waiting) {
-                Step::Start(planned) => jobs = jobs.min(planned),
-                Step::Hold(until) => {
-                    self.held_until = Some(until);
-                    return false;
-                }
-            }
+            self.held_until = Some(until);
+            return false;
         }
         self.gather.started();
-        while batch.jobs.len() < jobs {
-            let Some(&Reverse(key)) = self.order[model].peek() else { break };
-            // A job that no longer waits only leaves the order.
-            let of_another = |gate: &Gate| waits(&self.queues, key) && !gate.is_of(stream, key.1, key.0);
-            if self.gate.as_ref().is_some_and(of_another) {
+        self.take_out(now, choice, batch);
+        !batch.jobs.is_empty()
+    }
+
+    fn take_out(&mut self, now: Instant, choice: Choice, batch: &mut Batch<P>) {
+        let Choice { model, jobs, mut critical, mut others } = choice;
+        batch.model = model;
+        let mut first = None;
+        while batch.jobs.len() < usize::from(jobs) {
+            let order = &mut self.order[model.index()];
+            let class = match (order[0].peek(), order[1].peek()) {
+                (Some(first), Some(other)) if critical > 0 && others > 0 => usize::from(first < other),
+                (Some(_), _) if critical > 0 => 0,
+                (_, Some(_)) if others > 0 => 1,
+                _ => break,
+            };
+            let Some(&Reverse(key @ (stamp, stream, _))) = order[class].peek() else { break };
+            let instant = *first.get_or_insert(stream);
+            if waits(&self.queues, key)
+                && self.gate.as_ref().is_some_and(|gate| !gate.is_of(instant, stream, stamp))
+            {
                 break;
             }
-            self.order[model].pop();
-            if let Some(job) = take(&mut self.queues, key) {
-                batch.jobs.push(job);
+            order[class].pop();
+            let Some(job) = take(&mut self.queues, key) else { continue };
+            if self.is_hopeless(now, &job.job) {
+                self.ended.push_back((job, DropReason::Hopeless));
+                continue;
+            }
+            batch.jobs.push(job);
+            *if class == 0 { &mut critical } else { &mut others } -= 1;
+        }
+    }
+
+    /// Until when the chosen batch is held back for frames that are due; otherwise how many of its jobs start.
+    fn hold(&mut self, now: Instant, choice: &mut Choice) -> Option<Instant> {
+        let Self { order, queues, gather, gate, schedule, .. } = self;
+        let classes = &order[choice.model.index()];
+        // `Reverse` makes the earliest the greatest.
+        let &Reverse((first, stream, _)) = classes.iter().filter_map(BinaryHeap::peek).max()?;
+        if let Some(gate) = gate {
+            let oldest = |stream: StreamId| Some(queues[stream.index()].front()?.job.captured);
+            return match gate.ask(now, (stream, first), oldest) {
+                Ok(deadline) => {
+                    let most = schedule.batch_before(choice.model, now, deadline, self.pace.get());
+                    choice.jobs = choice.jobs.min(most);
+                    None
+                }
+                Err(until) => Some(until),
+            };
+        }
+        // Plans are made with planned service times: not while batches take longer.
+        let many = classes.iter().map(BinaryHeap::len).sum::<usize>() > WAITING;
+        if first <= now || many || self.pace.get() > 1.0 || !gather.expects() {
+            return None;
+        }
+        let waiting = classes.iter().flatten().filter_map(|&Reverse(key)| {
+            let job = find(queues, key)?;
+            Some((key.0, job.arrived))
+        });
+        match gather.step(now, waiting) {
+            Step::Start(planned) => {
+                choice.jobs = choice.jobs.min(u16::try_from(planned).unwrap_or(u16::MAX));
+                None
+            }
+            Step::Hold(until) => Some(until),
+        }
+    }
+
+    /// The model of the earliest deadline, and as many jobs as end before it.
+    fn earliest(&self, now: Instant) -> Option<Choice> {
+        let heads = self.order.iter().enumerate().filter_map(|(model, classes)| {
+            classes.iter().filter_map(BinaryHeap::peek).max().map(|key| (key, ModelId(model as u8)))
+        });
+        let (&Reverse(key), model) = heads.max_by_key(|&(key, _)| key)?;
+        let jobs = self.schedule.batch_before(model, now, self.deadline(key), self.pace.get());
+        Some(Choice { model, jobs, critical: jobs, others: jobs })
+    }
+
+    /// The deadline of a waiting job.
+    fn deadline(&self, key: (Instant, StreamId, u64)) -> Instant {
+        match self.gate {
+            Some(_) => find(&self.queues, key).map_or(key.0, |job| job.deadline),
+            None => key.0,
+        }
+    }
+
+    /// What waits, as the guard looks at it.
+    fn look(&self, now: Instant) -> Look<'_> {
+        let pace = self.pace.get();
+        let mut look = Look::new(&self.schedule, now, pace, self.schedule.blocking(pace));
+        for (waiting, classes) in look.models.iter_mut().zip(&self.order) {
+            let first = |class: usize| classes[class].peek().map(|&Reverse(key)| self.deadline(key));
+            (waiting.first_critical, waiting.first_other) = (first(0), first(1));
+        }
+        for &stream in &self.critical {
+            let queue = &self.queues[stream];
+            if let Some(oldest) = queue.iter().find(|waiting| !self.is_hopeless(now, &waiting.job)) {
+                look.critical(stream, queue.len(), &oldest.job);
             }
         }
-        !batch.jobs.is_empty()
+        look
+    }
+
+    /// A batch came back: how long it took, as the accelerator measured it.
+    pub fn batch_done(&mut self, batch: &Batch<P>) {
+        let at = batch.completed.max(batch.submitted);
+        let failed = batch.fault.is_some();
+        let planned = self.schedule.planned(batch.model, batch.jobs.len() as u16);
+        if failed || self.pace.observe(at, planned, batch.service) {
+            self.guard_until = self.guard_until.max(at + HOLD);
+        }
+    }
+
+    /// How many times as long as planned batches take now; at least 1.
+    #[must_use]
+    pub fn pace(&self) -> f64 {
+        self.pace.get()
+    }
+
+    /// Planned and actual service time of the last batch that did not fail.
+    #[must_use]
+    pub fn last_batch(&self) -> Option<(Duration, Duration)> {
+        self.pace.last()
+    }
+
+    /// Puts critical streams first until told otherwise, whatever else is seen.
+    pub fn set_guard(&mut self, on: bool) {
+        self.guard_asked = on;
+    }
+
+    /// Whether critical streams come first: see [`super::guard`].
+    #[must_use]
+    pub fn is_guarded(&self, now: Instant) -> bool {
+        self.schedule.is_provisional() || self.guard_asked || now < self.guard_until
     }
 }
 

@@ -7,8 +7,8 @@
 //! A stream that was admitted needs the share `min l(b)/b / P` of the accelerator. What is offered now is the
 //! sum over streams of share * (its rate / the board's) / (1, 2 or 4 by its rung) * pace, where pace is the
 //! service time over the planned one: the median of the last three batches, so that one outlier moves
-//! nothing and a sustained overrun is believed with its second batch. A stream counts at most twice: the newest
-//! frame wins its queue, so a babbling camera gets at most its place in each batch, and costs others no rung.
+//! nothing and a sustained overrun is believed with its second batch. A camera that is faster than the board
+//! says counts as one that keeps to it: the scheduler lets in no more of its frames.
 //! Pressure takes its share off what the accelerator can do.
 //!
 //! # Down
@@ -133,7 +133,7 @@ impl Stream {
     fn load(&self, rung: Rung) -> f64 {
         let Some(every) = rung.every().filter(|_| self.terms.served) else { return 0.0 };
         let share = if rung == Rung::Cheaper { self.terms.cheaper } else { None };
-        share.unwrap_or(self.terms.share) * self.rate().min(2.0) / every as f64
+        share.unwrap_or(self.terms.share) * self.rate().min(1.0) / every as f64
     }
 
     fn above(&self) -> Rung {

@@ -1,0 +1,108 @@
+//! Early frames: a camera gets the rate that was admitted, whatever it delivers.
+//!
+//! A frame may enter when it keeps to its stream's spacing: the generic cell rate algorithm (ITU-T I.371) with
+//! the period, and as tolerance the jitter that the board states and a hundredth of the period. Clocks differ,
+//! so a period counts a thousandth less. A frame that is early is held back until it would not be; a newer
+//! one takes its place meanwhile, and the older is dropped as early. So a camera that is too fast, or that
+//! delivers all at once what a network kept, has exactly the share of the accelerator that admission counted,
+//! always with its newest frame, and is never starved.
+//!
+//! A frame that arrives later than the board states, by its stamp, counts as on time for up to a quarter of a
+//! period: the frame behind it, which is on time, is not held back for its sake. Live sources, whose jitter no
+//! board states, have that quarter always.
+
+use crate::job::BatchJob;
+use crate::sched::Schedule;
+use crate::time::Instant;
+use std::time::Duration;
+
+/// One stream's meter.
+#[derive(Debug)]
+struct Meter<P> {
+    interval: Duration,
+    tolerance: Duration,
+    travel: Duration,
+    /// Most lateness that counts as none.
+    grace: Duration,
+    /// When the next frame is due.
+    due: Instant,
+    held: Option<BatchJob<P>>,
+}
+
+/// All streams' meters.
+#[derive(Debug)]
+pub(super) struct Police<P> {
+    meters: Vec<Meter<P>>,
+    /// When the first of those held back may enter.
+    next: Option<Instant>,
+}
+
+/// What becomes of a frame that arrives.
+#[derive(Debug)]
+pub(super) struct Verdict<P> {
+    /// It may enter now; else it is held back.
+    pub(super) enters: Option<BatchJob<P>>,
+    /// Held back until now, and replaced.
+    pub(super) replaced: Option<BatchJob<P>>,
+}
+
+impl<P> Police<P> {
+    pub(super) fn new(schedule: &Schedule) -> Self {
+        let meters = schedule.streams().iter().map(|stream| Meter {
+            interval: stream.period - stream.period / 1000,
+            tolerance: stream.tolerance,
+            travel: stream.travel,
+            grace: stream.period / 4,
+            due: Instant::default(),
+            held: None,
+        });
+        Self { meters: meters.collect(), next: None }
+    }
+
+    /// A frame has arrived at `now`.
+    pub(super) fn judge(&mut self, now: Instant, job: BatchJob<P>) -> Verdict<P> {
+        let meter = &mut self.meters[job.job.stream.index()];
+        let replaced = meter.held.take();
+        if now + meter.tolerance < meter.due {
+            meter.held = Some(job);
+            let opens = meter.due.saturating_sub(meter.tolerance);
+            self.next = Some(self.next.map_or(opens, |next| next.min(opens)));
+            return Verdict { enters: None, replaced };
+        }
+        meter.pass(now, &job);
+        Verdict { enters: Some(job), replaced }
+    }
+
+    /// When the next one that is held back may enter.
+    pub(super) fn poll_at(&self) -> Option<Instant> {
+        self.next
+    }
+
+    /// One that was held back and may enter now.
+    pub(super) fn release(&mut self, now: Instant) -> Option<BatchJob<P>> {
+        if self.next.is_none_or(|next| now < next) {
+            return None;
+        }
+        let open = |meter: &&mut Meter<P>| meter.held.is_some() && now + meter.tolerance >= meter.due;
+        if let Some(meter) = self.meters.iter_mut().find(open) {
+            let job = meter.held.take()?;
+            meter.pass(now, &job);
+            return Some(job);
+        }
+        let held = self.meters.iter().filter(|meter| meter.held.is_some());
+        self.next = held.map(|meter| meter.due.saturating_sub(meter.tolerance)).min();
+        None
+    }
+
+    /// Any that is held back, to end it.
+    pub(super) fn pop_any(&mut self) -> Option<BatchJob<P>> {
+        self.meters.iter_mut().find_map(|meter| meter.held.take())
+    }
+}
+
+impl<P> Meter<P> {
+    fn pass(&mut self, now: Instant, job: &BatchJob<P>) {
+        let late = now.since(job.job.captured + self.travel).min(self.grace);
+        self.due = self.due.max(now.saturating_sub(late)) + self.interval;
+    }
+}
