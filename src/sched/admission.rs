@@ -144,6 +144,24 @@ impl Schedule {
         Ok(Self { streams, profile, utilisation, max_batch: board.accelerator.max_batch })
     }
 
+    /// Every stream of the board served, however many: **for measuring only**. Nothing is promised, critical
+    /// streams included; it exists so that a bench can find out where a board stops keeping up, and what
+    /// happens beyond. No run for real cameras may use it.
+    #[must_use]
+    pub fn overcommitted_for_measuring(board: &Board, profile: Profile) -> Self {
+        let max_batch = board.accelerator.max_batch;
+        let utilisation = board.streams.iter().filter_map(|stream| share(stream, &profile, max_batch)).sum();
+        let streams = board.streams.iter().map(|stream| Admitted {
+            period: stream.period,
+            latency_bound: stream.latency_bound,
+            model: stream.model,
+            stale_results: stream.stale_results,
+            served: true,
+            depth: queue_depth(stream),
+        });
+        Self { streams: streams.collect(), profile, utilisation, max_batch }
+    }
+
     /// The streams, in the board's order.
     #[must_use]
     pub fn streams(&self) -> &[Admitted] {
