@@ -23,6 +23,44 @@ pub struct Bare {
 }
 
 impl Bare {
+    /// Measures every model until about `until`. The calling thread is the one that `waker` wakes.
+    ///
+    /// # Errors
+    /// When the backend refuses or fails a batch; in words.
+    pub fn measure(
+        board: &Board,
+        pool: &Pool,
+        backend: &mut dyn Backend<FrameRef>,
+        waker: &Waker,
+        until: Instant,
+    ) -> Result<Self, String> {
+        let sizes = backend.capabilities().batch_sizes.clone();
+        let models = sizes.iter().enumerate().map(|(index, sizes)| {
+            let model = ModelId(index as u8);
+            let frame = frame(board, pool, model)?;
+            let sizes: Vec<u16> = chosen(sizes, board.accelerator.max_batch);
+            let turns = u32::try_from(sizes.len()).unwrap_or(u32::MAX).saturating_mul(ROUNDS).max(1);
+            let share = until.since(clock::now()) / turns;
+            let mut best = (0.0, 0);
+            let mut spent = vec![(Duration::ZERO, 0_u32); sizes.len()];
+            for _ in 0..ROUNDS {
+                for (&size, (time, batches)) in sizes.iter().zip(&mut spent) {
+                    let (took, made) = turn(backend, waker, model, &frame, size, share)?;
+                    *time += took;
+                    *batches += made;
+                }
+            }
+            for (&size, (time, batches)) in sizes.iter().zip(&spent) {
+                let rate = f64::from(size) * f64::from(*batches) / time.as_secs_f64();
+                if rate > best.0 {
+                    best = (rate, size);
+                }
+            }
+            Ok(best)
+        });
+        Ok(Self { models: models.collect::<Result<_, String>>()? })
+    }
+
     /// Largest number of streams like the board's whose frames it could compute, in the board's order and
     /// again from the start.
     #[must_use]
@@ -47,41 +85,6 @@ impl Bare {
         let rate = self.models.get(stream.model.index()).map_or(0.0, |(rate, _)| *rate);
         1.0 / (stream.period.as_secs_f64() * rate)
     }
-}
-
-/// Measures every model until about `until`. The calling thread is the one that `waker` wakes.
-pub(super) fn measure(
-    board: &Board,
-    pool: &Pool,
-    backend: &mut dyn Backend<FrameRef>,
-    waker: &Waker,
-    until: Instant,
-) -> Result<Bare, String> {
-    let sizes = backend.capabilities().batch_sizes.clone();
-    let models = sizes.iter().enumerate().map(|(index, sizes)| {
-        let model = ModelId(index as u8);
-        let frame = frame(board, pool, model)?;
-        let sizes: Vec<u16> = chosen(sizes, board.accelerator.max_batch);
-        let turns = u32::try_from(sizes.len()).unwrap_or(u32::MAX).saturating_mul(ROUNDS).max(1);
-        let share = until.since(clock::now()) / turns;
-        let mut best = (0.0, 0);
-        let mut spent = vec![(Duration::ZERO, 0_u32); sizes.len()];
-        for _ in 0..ROUNDS {
-            for (&size, (time, batches)) in sizes.iter().zip(&mut spent) {
-                let (took, made) = turn(backend, waker, model, &frame, size, share)?;
-                *time += took;
-                *batches += made;
-            }
-        }
-        for (&size, (time, batches)) in sizes.iter().zip(&spent) {
-            let rate = f64::from(size) * f64::from(*batches) / time.as_secs_f64();
-            if rate > best.0 {
-                best = (rate, size);
-            }
-        }
-        Ok(best)
-    });
-    Ok(Bare { models: models.collect::<Result<_, String>>()? })
 }
 
 /// Powers of two and the largest.

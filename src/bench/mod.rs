@@ -177,6 +177,20 @@ pub fn measure<E: From<Trouble>>(
     Ok(found)
 }
 
+/// One run as long as a probe, whose batches are planned with `plan`.
+///
+/// # Errors
+/// As [`measure`].
+pub fn once<E: From<Trouble>>(
+    template: &Board,
+    settings: &Settings,
+    plan: Profile,
+    offer: Offer,
+    open: &mut dyn FnMut(&Board, &Waker) -> Result<Opened, E>,
+) -> Result<Probe, E> {
+    Runs { template, settings, plan, open, tell: &mut |_| (), made: Vec::new() }.probe(offer)
+}
+
 /// What is asked for beside the number.
 fn beyond<E: From<Trouble>>(
     runs: &mut Runs<'_, E>,
@@ -218,7 +232,7 @@ fn accelerator<E: From<Trouble>>(
     let tables =
         measure_fully(&board, &pool, backend.as_mut(), settings.profile).map_err(Trouble::Accelerator)?;
     let until = clock::now() + settings.profile;
-    let bare = bare::measure(&board, &pool, backend.as_mut(), &waker, until).map_err(Trouble::Accelerator)?;
+    let bare = Bare::measure(&board, &pool, backend.as_mut(), &waker, until).map_err(Trouble::Accelerator)?;
     Ok((tables, bare, backend.capabilities().in_flight))
 }
 

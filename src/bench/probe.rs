@@ -1,7 +1,7 @@
 //! One run: a board of so many streams, for a while, and what its ledgers say.
 
 use crate::bench::search::{Trials, Verdict};
-use crate::bench::source::{Memory, Watch, Watched};
+use crate::bench::source::{Memory, SETTLING, Watch, Watched};
 use crate::bench::{Offer, Punctuality, Settings, Sources, Trouble, like};
 use crate::board::Board;
 use crate::capture::{self, Source};
@@ -168,7 +168,7 @@ impl<E: From<Trouble>> Runs<'_, E> {
                 Sources::Memory => Box::new(Memory::new(stream)),
                 Sources::Board => capture::open(stream),
             };
-            Box::new(Watched { source, tolerated, watch: watch.clone() })
+            Box::new(Watched { source, tolerated, watch: watch.clone(), begun: false })
         });
         let rows = &backend.capabilities().output_rows;
         let decoders = board.models.iter().zip(rows).map(|(model, rows)| Decoder::new(model, rows));
@@ -190,7 +190,7 @@ impl<E: From<Trouble>> Runs<'_, E> {
             copies: Arc::new(Copies::default()),
         };
         let running = Running::start(parts, || false).map_err(Trouble::Thread)?;
-        let until = running.began() + time;
+        let until = running.began() + SETTLING + time;
         while clock::now() < until && !running.is_broken() {
             clock::sleep_until(until.min(clock::now() + Duration::from_millis(100)));
         }

@@ -51,12 +51,17 @@ impl Watch {
     }
 }
 
+/// Nothing is released for so long after a run's beginning: until then its threads come to rest.
+pub(super) const SETTLING: Duration = Duration::from_millis(100);
+
 /// A source whose deliveries are held against their stamps before anybody else has touched them.
 pub(super) struct Watched {
     pub(super) source: Box<dyn Source>,
     /// A delivery this long after its stamp is the machine's fault.
     pub(super) tolerated: Duration,
     pub(super) watch: Arc<Watch>,
+    /// Whether the run has begun: what it is asked for before are the releases that do not count.
+    pub(super) begun: bool,
 }
 
 impl Source for Watched {
@@ -65,6 +70,7 @@ impl Source for Watched {
     }
 
     fn next(&mut self, until: Instant) -> Next {
+        self.begun = true;
         let next = self.source.next(until);
         let (releases, late) = match &next {
             Next::Frame(frame) => (1, u64::from(clock::now().since(frame.captured) > self.tolerated)),
@@ -78,7 +84,7 @@ impl Source for Watched {
     }
 
     fn missed(&mut self, now: Instant) -> Option<Lost> {
-        self.source.missed(now)
+        self.source.missed(if self.begun { now } else { now + SETTLING })
     }
 
     fn close(&mut self) {
@@ -131,11 +137,10 @@ impl Source for Memory {
                 *byte = (index / 7 + index / 640) as u8;
             }
         }
-        let notes = vec![format!("{} slots hold pixels", slots.len())];
         let (start, Self { period, phase, jitter, seed, .. }) = (resources.start, &*self);
         self.grid = Some(Grid::new(start + *phase, *period, *jitter, *seed));
         self.resources = Some(resources.clone());
-        Ok(Opened { layout: self.layout, notes })
+        Ok(Opened { layout: self.layout, notes: Vec::new() })
     }
 
     fn next(&mut self, until: Instant) -> Next {
