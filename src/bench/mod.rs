@@ -203,7 +203,7 @@ fn beyond<E: From<Trouble>>(
     }
     if settings.sweep {
         for quarter in [1, 2, 3, 5] {
-            let streams = (streams * quarter / 4).clamp(1, MAX_STREAMS);
+            let streams = (streams * quarter).div_ceil(4).clamp(1, MAX_STREAMS);
             runs.probe(Offer { streams, rate: 1.0 })?;
         }
     }
