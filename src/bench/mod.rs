@@ -28,10 +28,14 @@ pub use streams::{Offer, Releases, Sources, like};
 
 use crate::board::{Board, MAX_STREAMS};
 use crate::platform::{Waker, clock};
-use crate::runtime::{Timing, measure_fully};
+use crate::runtime::{Timing, measure_for};
 use crate::sched::{Profile, Service};
 use probe::Runs;
+use std::ops::RangeInclusive;
 use std::time::Duration;
+
+/// Batches of each size for the service times: an accelerator of many sizes is measured in bearable time.
+const PROFILE_RUNS: RangeInclusive<usize> = 10..=2000;
 
 /// The share of frames that must be in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -229,8 +233,8 @@ fn accelerator<E: From<Trouble>>(
     let waker = Waker::new();
     waker.attach();
     let Opened { mut backend, pool } = open(&board, &waker)?;
-    let tables =
-        measure_fully(&board, &pool, backend.as_mut(), settings.profile).map_err(Trouble::Accelerator)?;
+    let tables = measure_for(&board, &pool, backend.as_mut(), settings.profile, PROFILE_RUNS)
+        .map_err(Trouble::Accelerator)?;
     let until = clock::now() + settings.profile;
     let bare = Bare::measure(&board, &pool, backend.as_mut(), &waker, until).map_err(Trouble::Accelerator)?;
     Ok((tables, bare, backend.capabilities().in_flight))

@@ -36,7 +36,7 @@ pub(super) struct Bench {
     /// Length of a confirmation run; by default so long that the percentile means something for each stream.
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     confirm_for: Option<Duration>,
-    /// Time to measure the accelerator, and again for the bare loop; longer where 100 batches of each size
+    /// Time to measure the accelerator, and again for the bare loop; longer where 10 batches of each size
     /// need it.
     #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "5")]
     profile_for: Duration,
