@@ -35,4 +35,5 @@ pub mod pipeline;
 // Drivers: threads on the real clock, events on a virtual one, and the control plane.
 pub mod runtime;
 pub mod sim;
+pub mod bench;
 pub mod telemetry;

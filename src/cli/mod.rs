@@ -1,5 +1,6 @@
 //! What can be asked for, and how it can end.
 
+mod bench;
 mod plan;
 mod profile;
 mod run;
@@ -34,6 +35,8 @@ pub enum Exit {
     CantCreate = 73,
     /// An output is incomplete.
     Incomplete = 74,
+    /// The machine was too busy for a measurement; it may work later.
+    Disturbed = 75,
     /// The board can't run as it is written.
     Config = 78,
 }
@@ -95,7 +98,7 @@ Exit codes:
   66  a file that isn't there           69  no camera or no accelerator could be opened
   70  a defect of ocelli                71  the system refused what the board requires
   73  an output can't be created        74  an output is incomplete
-  78  the board can't run as written
+  75  the machine was too busy to measure  78  the board can't run as written
 
 OCELLI_LOG=error|warn|info|debug sets how much is said on standard error (info).";
 
@@ -109,6 +112,8 @@ enum Command {
     Profile(profile::Measure),
     /// Tell which streams are certain to be in time, how many could be, and what to change.
     Plan(plan::Ask),
+    /// Find out how many streams like the board's are in time, on real threads and the board's accelerator.
+    Bench(bench::Bench),
     /// Check board files without opening any device, and show what they resolve to.
     Check {
         /// Board files.
@@ -148,6 +153,7 @@ impl Arguments {
             Command::Sim(sim) => sim.act(),
             Command::Profile(measure) => measure.act(),
             Command::Plan(ask) => ask.act(),
+            Command::Bench(bench) => bench.act(),
             Command::Check { boards } => check(&boards),
             Command::Schema { of } => {
                 let schema = match of {

@@ -97,7 +97,9 @@ impl Exec {
                     self.act();
                     break;
                 }
-                waker.wait_until(Some(now + Duration::from_millis(10)));
+                // Completions that are due count here too: the last frames are to be as punctual as the others.
+                let glance = now + Duration::from_millis(10);
+                waker.wait_until(Some(self.poll_at().map_or(glance, |at| at.min(glance))));
             } else {
                 // While the publisher's ring is full, only its word or an arrival changes anything.
                 let at = if self.held.is_some() { None } else { self.poll_at() };

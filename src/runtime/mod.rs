@@ -17,7 +17,7 @@ mod stored;
 mod summary;
 
 pub(crate) use exec::GRACE;
-pub use profile::{measure, measure_fully};
+pub use profile::{measure, measure_for, measure_fully};
 pub use stored::{Key, Stored, Timing};
 pub use summary::{Finished, Host};
 

@@ -67,6 +67,20 @@ pub fn measure_fully(
     backend: &mut dyn Backend<FrameRef>,
     budget: Duration,
 ) -> Result<Vec<Vec<Timing>>, String> {
+    measure_for(board, pool, backend, budget, KEPT_RUNS)
+}
+
+/// As [`measure_fully`], with another number of batches of each size: at least and at most.
+///
+/// # Errors
+/// As [`measure`].
+pub fn measure_for(
+    board: &Board,
+    pool: &Pool,
+    backend: &mut dyn Backend<FrameRef>,
+    budget: Duration,
+    runs: RangeInclusive<usize>,
+) -> Result<Vec<Vec<Timing>>, String> {
     let capabilities = backend.capabilities().clone();
     let allowed = |sizes: &Vec<u16>| -> Vec<u16> {
         sizes.iter().copied().filter(|&size| size <= board.accelerator.max_batch).collect()
@@ -79,7 +93,7 @@ pub fn measure_fully(
     for (index, sizes) in sizes.iter().enumerate() {
         let mut table = Vec::with_capacity(sizes.len());
         for &jobs in sizes {
-            let services = bench.services(ModelId(index as u8), jobs, share, WARM_UP, KEPT_RUNS)?;
+            let services = bench.services(ModelId(index as u8), jobs, share, WARM_UP, runs.clone())?;
             table.push(Timing {
                 jobs,
                 runs: services.len(),

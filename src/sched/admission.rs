@@ -166,6 +166,17 @@ impl Schedule {
         if profile.provisional && critical.certain {
             critical.shed_longer(board, &profile, &mut lacks);
         }
+        Ok(Self::of(board, profile, lacks, releases, critical))
+    }
+
+    /// A schedule of the streams that lack nothing.
+    fn of(
+        board: &Board,
+        profile: Profile,
+        lacks: Vec<Option<Lack>>,
+        releases: Releases,
+        critical: Critical,
+    ) -> Self {
         let patience = (!profile.provisional).then(|| {
             let served = board.streams.iter().zip(&lacks).filter(|(_, lack)| lack.is_none());
             let demands: Vec<Demand> = served.filter_map(|(stream, _)| Demand::of(stream)).collect();
@@ -190,16 +201,8 @@ impl Schedule {
         });
         let streams = streams.collect();
         let critical_certain = critical.certain;
-        Ok(Self {
-            streams,
-            profile,
-            utilisation,
-            max_batch: board.accelerator.max_batch,
-            patience,
-            critical_certain,
-            releases,
-            gate,
-        })
+        let max_batch = board.accelerator.max_batch;
+        Self { streams, profile, utilisation, max_batch, patience, critical_certain, releases, gate }
     }
 
     /// What is known of the captures' instants, where streams were admitted by it.
@@ -211,6 +214,16 @@ impl Schedule {
     /// What holds an instant's frames until they are there.
     pub(super) fn gate(&self) -> Option<&Gate> {
         self.gate.as_ref()
+    }
+
+    /// Every stream of the board served, however many: **for measuring only**. Nothing is promised, critical
+    /// streams included; it exists so that a bench can find out where a board stops keeping up, and what
+    /// happens beyond. No run for real cameras may use it.
+    #[must_use]
+    pub fn overcommitted_for_measuring(board: &Board, mut profile: Profile) -> Self {
+        profile.provisional = true;
+        let critical = Critical::new(board, &profile);
+        Self::of(board, profile, vec![None; board.streams.len()], Releases::Free, critical)
     }
 
     /// The streams, in the board's order.

@@ -11,8 +11,8 @@
 //! ```
 //!
 //! is the earliest end of the first j jobs with every deadline met, and its first step is what to do now: start
-//! a batch of so many, or wait for its last member. Where the load is light, the last jobs' releases rule f and
-//! equal ends prefer the smaller batch: then nothing is waited for. Where no such plan exists, its longest part
+//! a batch of so many, or wait for its last member. But where everything foreseen can be met even if what waits
+//! starts at once, it does: nothing is waited for without need. Where no such plan exists, its longest part
 //! that covers what waits is followed; without even that (overload) all that waits starts, as it does where
 //! phases are not known or several models share the accelerator. With mixed bounds the order is a heuristic (r is then
 //! the latest release in the batch), each planned deadline still a true one.
@@ -219,6 +219,10 @@ impl Gather {
             return Step::Start(cap);
         }
         self.look_ahead(now_nanos);
+        if self.nothing_is_lost(now_nanos, waiting) {
+            return Step::Start(waiting.min(cap));
+        }
+        self.slots.sort_by_key(|slot| slot.deadline);
         match (self.plan(now_nanos, waiting), self.patience) {
             // What starts in a guaranteed schedule is all that waits.
             (First { due: 0, .. }, Some(_)) => Step::Start(waiting),
@@ -249,7 +253,7 @@ impl Gather {
         self.hold = None;
     }
 
-    /// Adds the jobs that are due next to those that wait, by deadline.
+    /// Adds the jobs that are due next behind those that wait, by deadline.
     fn look_ahead(&mut self, now: u64) {
         // Who did not come is expected a period later.
         while let Some(&(_, stream)) = self.order.front() {
@@ -282,15 +286,23 @@ impl Gather {
                 self.due.insert(at, next);
             }
         }
-        // Those that wait are mostly due before the others.
-        self.slots.sort_by_key(|slot| slot.deadline);
     }
 
-    /// f, and its first step; all that waits where there is no plan.
-    fn plan(&mut self, now: u64, waiting: usize) -> First {
-        let (slots, ends, services) = (&self.slots, &mut self.ends, &self.services);
+    /// Whether all that is foreseen can be met even if what waits, the first of the slots, starts at once.
+    fn nothing_is_lost(&mut self, now: u64, waiting: usize) -> bool {
+        let first = waiting.min(self.services.len());
+        let end = now.saturating_add(self.services[first - 1]);
+        end <= self.slots[0].deadline && {
+            self.ends_from(end, first);
+            self.ends.last().is_some_and(|end| end.at != u64::MAX)
+        }
+    }
+
+    /// f of the slots from `first` on, on an accelerator that is free at `free`.
+    fn ends_from(&mut self, free: u64, first: usize) {
+        let (slots, ends, services) = (&self.slots[first..], &mut self.ends, &self.services);
         ends.clear();
-        ends.push(End { at: now, from: 0 });
+        ends.push(End { at: free, from: 0 });
         for job in 1..=slots.len() {
             let mut best = End { at: u64::MAX, from: 0 };
             let mut release = 0;
@@ -308,6 +320,12 @@ impl Gather {
             }
             ends.push(best);
         }
+    }
+
+    /// f's first step; all that waits where there is no plan. Slots are by deadline.
+    fn plan(&mut self, now: u64, waiting: usize) -> First {
+        self.ends_from(now, 0);
+        let (slots, ends) = (&self.slots, &self.ends);
         let Some(mut job) = ends.iter().rposition(|end| end.at != u64::MAX).filter(|&job| job > 0) else {
             return First { jobs: waiting, due: 0, release: now };
         };

@@ -181,12 +181,19 @@ impl<P> Scheduler<P> {
         let look = (self.mixed && self.is_guarded(now)).then(|| self.look(now));
         // A critical job is in danger when the accelerator is not free by then.
         let latest = look.as_ref().and_then(Look::latest);
+        let guarded = look.is_some();
         let choice = match look {
             Some(look) => look.choose(),
             None => self.earliest(now),
         };
         let Some(mut choice) = choice else { return false };
-        if let Some(until) = self.hold(now, &mut choice)
+        let most = choice.jobs;
+        let held = self.hold(now, &mut choice);
+        if guarded {
+            // The guard counts on batches with all that is critical.
+            choice.jobs = most;
+        }
+        if let Some(until) = held
             && latest.is_none_or(|latest| until <= latest)
         {
             self.held_until = Some(until);

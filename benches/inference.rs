@@ -1,0 +1,280 @@
+//! Real inference: frames a second that are in time, ours beside a bare loop and beside what is usually built.
+//!
+//! Person detector int8 on ONNX Runtime, 640x360 NV12 frames in memory, bound 100 ms, cameras of 30 fps staggered,
+//! pre-processing included everywhere and decoding nowhere but in ours. Capacity is the bare loop's rate: the
+//! better of one session with two threads and two sessions with one, at its best batch size, without
+//! deadlines. At 1, 1.5 and 2 times that, in alternated rounds:
+//!
+//! - ours: the runtime, every stream served, no stream guaranteed;
+//! - thread per camera: every frame goes alone to the one session, in the order of arrival;
+//! - greedy batching: the session takes what is there, up to the largest batch;
+//! - both with queues without end, and with the newest frame of each camera only.
+//!
+//! `cargo bench --bench inference -- SECONDS ROUNDS` sets a round's length (5) and how many there are (5).
+#![allow(clippy::print_stdout)] // What a bench prints is its result.
+
+use ocelli::bench::{Bare, Opened, Percentile, Releases, Settings, Sources, Trouble};
+use ocelli::board::{BackendSpec, Board};
+use ocelli::image::{ImageLayout, PixelFormat};
+use ocelli::infer::Backend;
+use ocelli::infer::onnxruntime::{self, OnnxRuntime};
+use ocelli::job::{Batch, BatchJob, Job};
+use ocelli::platform::{Waker, clock};
+use ocelli::pool::{FrameRef, Pool, ShareSpec};
+use ocelli::runtime;
+use ocelli::sched::Profile;
+use ocelli::stream::{ModelId, StreamId};
+use ocelli::time::Instant;
+use std::collections::VecDeque;
+use std::path::Path;
+use std::time::Duration;
+
+const FRAME: (PixelFormat, u32, u32) = (PixelFormat::Nv12, 640, 360);
+const BOUND: Duration = Duration::from_millis(100);
+const FPS: f64 = 30.0;
+const LOADS: [f64; 3] = [1.0, 1.5, 2.0];
+
+type Fallible<T> = Result<T, Box<dyn std::error::Error>>;
+
+fn main() -> Fallible<()> {
+    let mut numbers = std::env::args().skip(1).filter_map(|argument| argument.parse::<f64>().ok());
+    let seconds = Duration::from_secs_f64(numbers.next().unwrap_or(5.0));
+    let rounds = numbers.next().unwrap_or(5.0) as usize;
+    let template = board()?;
+
+    // One session with two threads or two with one: alternated, and the better one is used below.
+    let split = [(1, 2), (2, 1)];
+    let mut rates = [Vec::new(), Vec::new()];
+    for _ in 0..rounds {
+        for (rates, &(sessions, threads)) in rates.iter_mut().zip(&split) {
+            rates.push(capacity(&set(&template, sessions, threads), seconds)?.models[0]);
+        }
+    }
+    let rates = rates.map(|mut rates: Vec<(f64, u16)>| {
+        rates.sort_by(|a, b| a.0.total_cmp(&b.0));
+        rates[rates.len() / 2]
+    });
+    for ((sessions, threads), (rate, batch)) in split.iter().zip(&rates) {
+        println!("bare loop, sessions {sessions}, threads {threads}: {rate:.1} frames/s, batches of {batch}");
+    }
+    let better = usize::from(rates[1].0 > rates[0].0);
+    let board = set(&template, split[better].0, split[better].1);
+
+    let mut backend = open(&board, &Waker::new())?;
+    let plan = runtime::measure(&board, &pool(&board, 1)?, &mut backend, || false)?;
+    drop(backend);
+
+    let names = ["ours", "thread, all", "thread, newest", "greedy, all", "greedy, newest"];
+    for load in LOADS {
+        let mut met = vec![Vec::new(); names.len()];
+        let mut against = Vec::new();
+        for _ in 0..rounds {
+            let (rate, _) = capacity(&board, seconds / 2)?.models[0];
+            let streams = ((rate * load / FPS).floor() as usize).max(1);
+            let fps = rate * load / streams as f64;
+            for (index, met) in met.iter_mut().enumerate() {
+                let in_time = match index {
+                    0 => ours(&board, &plan, streams, fps / FPS, seconds)?,
+                    _ => {
+                        let largest = if index < 3 { 1 } else { board.accelerator.max_batch };
+                        baseline(&board, streams, fps, seconds, largest, index % 2 == 0)?
+                    }
+                };
+                met.push(in_time);
+            }
+            against.push(met[0][met[0].len() - 1] / rate);
+        }
+        println!("offered {load} of capacity: ours / bare loop {}", spread(&mut against));
+        let medians: Vec<f64> = met.iter_mut().map(|met| median(met)).collect();
+        for (name, median) in names.iter().zip(&medians) {
+            println!("  {name:<15} {median:7.1} frames/s in time, {:.3} of ours", median / medians[0]);
+        }
+    }
+    Ok(())
+}
+
+fn board() -> Fallible<Board> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut board = Board::load(&root.join("boards/host.toml")).map_err(|problems| problems.to_string())?;
+    board.streams.truncate(1);
+    let stream = &mut board.streams[0];
+    (stream.format, stream.width, stream.height) = FRAME;
+    (stream.period, stream.latency_bound) = (Duration::from_secs_f64(1.0 / FPS), BOUND);
+    board.accelerator.max_batch = 8;
+    Ok(board)
+}
+
+fn set(template: &Board, sessions: u16, threads: u16) -> Board {
+    let mut board = template.clone();
+    if let BackendSpec::OnnxRuntime { sessions: s, threads: t, .. } = &mut board.accelerator.backend {
+        (*s, *t) = (sessions, threads);
+    }
+    board
+}
+
+fn open(board: &Board, waker: &Waker) -> Fallible<OnnxRuntime> {
+    let BackendSpec::OnnxRuntime { library, sessions, threads } = &board.accelerator.backend else {
+        return Err("the host's board runs on ONNX Runtime".into());
+    };
+    let settings = onnxruntime::Settings {
+        library: library.as_deref(),
+        sessions: *sessions,
+        threads: *threads,
+        max_batch: board.accelerator.max_batch,
+    };
+    Ok(OnnxRuntime::open(&settings, &board.models, &[vec![FRAME]], waker)?)
+}
+
+fn capacity(board: &Board, time: Duration) -> Fallible<Bare> {
+    let waker = Waker::new();
+    std::thread::scope(|scope| {
+        // A waker wakes one thread for good.
+        let measured = scope.spawn(|| {
+            waker.attach();
+            let mut backend = open(board, &waker).map_err(|error| error.to_string())?;
+            let pool = pool(board, 1).map_err(|error| error.to_string())?;
+            Bare::measure(board, &pool, &mut backend, &waker, clock::now() + time)
+        });
+        measured.join().map_err(|_| "the bare loop died")?.map_err(Into::into)
+    })
+}
+
+fn pool(board: &Board, slots: usize) -> Fallible<Pool> {
+    let stream = &board.streams[0];
+    let layout = ImageLayout::packed(stream.format, stream.width, stream.height);
+    let slot_bytes = layout.extent().ok_or("the size is sound")?;
+    Ok(Pool::new(&[ShareSpec { slots, slot_bytes }], false)?)
+}
+
+/// Why a run of ours was not made.
+struct Failed(Box<dyn std::error::Error>);
+
+impl From<Trouble> for Failed {
+    fn from(trouble: Trouble) -> Self {
+        Self(trouble.into())
+    }
+}
+
+/// Frames in time a second on the runtime.
+fn ours(board: &Board, plan: &Profile, streams: usize, rate: f64, time: Duration) -> Fallible<f64> {
+    let settings = Settings {
+        percentile: Percentile::P99,
+        releases: Releases::Staggered,
+        sources: Sources::Memory,
+        seed: 0,
+        probe: time,
+        confirmations: 0,
+        confirmation: None,
+        profile: Duration::from_secs(1),
+        retries: 0,
+        most: streams,
+        finer: false,
+        overload: false,
+        sweep: false,
+    };
+    let mut opener = |board: &Board, waker: &Waker| {
+        let backend = Box::new(open(board, waker).map_err(Failed)?) as Box<dyn Backend<FrameRef>>;
+        let shares = runtime::shares(board, backend.capabilities().in_flight);
+        let pool = Pool::new(&shares, false).map_err(|error| Failed(error.into()))?;
+        Ok(Opened { backend, pool })
+    };
+    let offer = ocelli::bench::Offer { streams, rate };
+    let probe = ocelli::bench::once(board, &settings, plan.clone(), offer, &mut opener)
+        .map_err(|Failed(error)| error)?;
+    Ok(probe.rate())
+}
+
+/// Frames in time a second without our runtime: cameras on a grid, a queue, the session. One thread drives
+/// both: a camera of this bench costs nothing, so threads of their own would only add to the baselines' times.
+fn baseline(
+    board: &Board,
+    streams: usize,
+    fps: f64,
+    time: Duration,
+    largest: u16,
+    newest: bool,
+) -> Fallible<f64> {
+    std::thread::scope(|scope| {
+        let run = scope
+            .spawn(|| drive(board, streams, fps, time, (largest, newest)).map_err(|error| error.to_string()));
+        run.join().map_err(|_| "a baseline died")?.map_err(Into::into)
+    })
+}
+
+fn drive(
+    board: &Board,
+    streams: usize,
+    fps: f64,
+    time: Duration,
+    (largest, newest): (u16, bool),
+) -> Fallible<f64> {
+    let waker = Waker::new();
+    waker.attach();
+    let mut backend = open(board, &waker)?;
+    let share = pool(board, 1)?.share(StreamId(0));
+    let layout = ImageLayout::packed(FRAME.0, FRAME.1, FRAME.2);
+    let mut slot = share.take().ok_or("one slot")?;
+    slot.bytes_mut().iter_mut().enumerate().for_each(|(index, byte)| *byte = (index / 7) as u8);
+    let frame = slot.freeze(layout).map_err(|_| "the slot is as large as a frame")?;
+    let mut spare: Vec<_> =
+        (0..backend.capabilities().in_flight).map(|_| backend.capabilities().new_batch()).collect();
+
+    // Releases of all cameras together come evenly: camera k's is the (k + n * streams)-th.
+    let gap = Duration::from_secs_f64(1.0 / (fps * streams as f64));
+    let start = clock::now() + Duration::from_millis(50);
+    let released = |index: u32| start + gap * index;
+    let frames = (time.as_secs_f64() / gap.as_secs_f64()) as u32;
+    let mut queue: VecDeque<(usize, Instant)> = VecDeque::new();
+    let (mut next, mut met) = (0, 0_u32);
+    // What is done after the last frame's deadline is late.
+    let end = released(frames) + BOUND;
+    while clock::now() < end {
+        let now = clock::now();
+        while next < frames && released(next) <= now {
+            let camera = next as usize % streams;
+            if newest {
+                queue.retain(|&(other, _)| other != camera);
+            }
+            queue.push_back((camera, released(next)));
+            next += 1;
+        }
+        while let Some(batch) = backend.poll(clock::now()) {
+            met += batch.jobs.iter().filter(|member| batch.completed <= member.job.deadline).count() as u32;
+            spare.push(batch);
+        }
+        while !queue.is_empty()
+            && let Some(mut batch) = spare.pop()
+        {
+            fill(&mut batch, &mut queue, largest, &frame);
+            backend.submit(clock::now(), batch).map_err(|batch| format!("refused: {:?}", batch.fault))?;
+        }
+        waker.wait_until(Some(if next < frames { released(next).min(end) } else { end }));
+    }
+    Ok(f64::from(met) / time.as_secs_f64())
+}
+
+fn fill(batch: &mut Batch<FrameRef>, queue: &mut VecDeque<(usize, Instant)>, largest: u16, frame: &FrameRef) {
+    batch.clear();
+    batch.model = ModelId(0);
+    for (camera, captured) in queue.drain(..queue.len().min(largest.into())) {
+        let job = Job {
+            stream: StreamId(camera as u16),
+            sequence: 0,
+            model: ModelId(0),
+            captured,
+            arrived: captured,
+            deadline: captured + BOUND,
+        };
+        batch.jobs.push(BatchJob { job, payload: frame.clone() });
+    }
+}
+
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+fn spread(values: &mut [f64]) -> String {
+    let median = median(values);
+    format!("median {median:.3} of {values:.3?}")
+}
