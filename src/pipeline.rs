@@ -12,13 +12,13 @@ use crate::board::Board;
 use crate::cause::MissCause;
 use crate::job::{Batch, DropReason, Job, Lost, Outcome};
 use crate::record::{Certificate, Event, SetRecord};
-use crate::sched::{Schedule, Scheduler};
+use crate::sched::{Excess, Schedule, Scheduler};
 use crate::stats::{Histogram, Ledger};
 use crate::stream::{ModelId, StreamId, StreamState};
 use crate::time::Instant;
 use crate::watchdog::{Cause, Notice, Pressure, Rung, Terms, Watchdog};
 use std::collections::VecDeque;
-use std::fmt::Write as _;
+use std::fmt::{Display, Write as _};
 use std::time::Duration;
 
 /// Dropped runs of a stream that may be withheld at once. When there are more, neighbours with the same reason
@@ -88,6 +88,7 @@ struct Track {
     withheld: VecDeque<Lost>,
     /// Whether the stream stands in [`Pipeline::ready`].
     listed: bool,
+    excess: Excess,
 }
 
 /// Batch sizes and service times seen.
@@ -157,6 +158,7 @@ impl<P> Pipeline<P> {
                 open: VecDeque::with_capacity(most),
                 withheld: VecDeque::with_capacity(WITHHELD),
                 listed: false,
+                excess: Excess::default(),
             }
         });
         let terms = terms(board, &schedule);
@@ -213,6 +215,9 @@ impl<P> Pipeline<P> {
         if totals.state != rung.state() {
             self.change(now, stream, rung.state(), "");
         }
+        if let Some(delivery) = self.tracks[stream.index()].excess.arrived(now, admitted.period) {
+            self.change(now, stream, rung.state(), &words(delivery));
+        }
         if !self.watchdog.passes(stream, sequence) {
             let reason = if rung == Rung::Shed { DropReason::Shed } else { DropReason::Skipped };
             self.drop_run(stream, Lost { sequence, count: 1, captured, reason });
@@ -246,6 +251,7 @@ impl<P> Pipeline<P> {
             self.tracks[stream.index()].totals.failures += 1;
         }
         self.watchdog.absent(stream);
+        self.tracks[stream.index()].excess.forget();
         if self.scheduler.schedule().stream(stream).served {
             self.change(now, stream, state, cause);
         }
@@ -470,7 +476,11 @@ impl<P> Pipeline<P> {
         if matches!(reason, DropReason::Superseded | DropReason::Hopeless) && self.had_time(job) {
             self.watchdog.settled(stream, captured, false);
         }
-        self.tracks[stream.index()].open.retain(|&(open, _)| open != sequence);
+        let track = &mut self.tracks[stream.index()];
+        track.open.retain(|&(open, _)| open != sequence);
+        if reason == DropReason::Early {
+            track.excess.dropped();
+        }
         self.drop_run(stream, Lost { sequence, count: 1, captured, reason });
     }
 
@@ -560,10 +570,12 @@ fn terms(board: &Board, schedule: &Schedule) -> Vec<Terms> {
         period: stream.period,
         served: admitted.served,
         share: schedule.share(stream),
-        cheaper: stream.watch.cheaper_model.map(|model| {
-            let cheaper = crate::board::Stream { model, ..stream.clone() };
-            schedule.share(&cheaper)
-        }),
+        // A frame for which critical streams cannot wait would never be started: no rung for it.
+        cheaper: stream
+            .watch
+            .cheaper_model
+            .filter(|&model| schedule.planned(model, 1) <= schedule.blocking(1.0))
+            .map(|model| schedule.share(&crate::board::Stream { model, ..stream.clone() })),
         misses: stream.watch.misses,
         freshness: stream.watch.freshness,
     });
@@ -571,7 +583,7 @@ fn terms(board: &Board, schedule: &Schedule) -> Vec<Terms> {
 }
 
 /// A cause in words, without allocation.
-fn words(cause: Cause) -> heapless::String<160> {
+fn words(cause: impl Display) -> heapless::String<160> {
     let mut words = heapless::String::new();
     // What does not fit is cut.
     let _ = write!(words, "{cause}");

@@ -27,6 +27,8 @@ struct Rig {
     /// Per stream: every record, in the order in which it left.
     records: Vec<Vec<(u64, Outcome)>>,
     sets: Vec<SetRecord>,
+    /// What streams changed for, where that was told.
+    causes: Vec<String>,
     batches: Vec<(ModelId, Vec<Job>)>,
 }
 
@@ -43,6 +45,7 @@ impl Rig {
             next: vec![0; board.streams.len()],
             records: vec![Vec::new(); board.streams.len()],
             sets: Vec::new(),
+            causes: Vec::new(),
             batches: Vec::new(),
         };
         rig.act();
@@ -102,6 +105,9 @@ impl Rig {
                         self.publish_without_acting(true);
                     }
                     self.note_dropped(stream, lost);
+                }
+                Effect::Changed(event) if !event.cause.is_empty() => {
+                    self.causes.push(event.cause.as_str().to_owned());
                 }
                 Effect::Changed(_) | Effect::Certified(_) => {}
                 Effect::Set(set) => self.sets.push(set),
@@ -346,6 +352,35 @@ fn an_early_frame_is_held_back_until_it_is_due_and_a_newer_one_takes_its_place()
     rig.complete(false);
     rig.publish(true);
     assert_eq!(rig.records[0][1], (1, Outcome::Dropped(DropReason::Early)));
+}
+
+#[test]
+fn a_camera_that_is_persistently_too_fast_is_told_of_once_and_once_when_it_is_not() {
+    let mut rig = Rig::new(&two_streams(100), 2);
+    let mut deliver = |frames: usize, gap: Duration| {
+        for _ in 0..frames {
+            rig.arrive(0);
+            rig.complete(false);
+            rig.publish(true);
+            rig.advance(gap);
+            // The one that was held back.
+            rig.complete(false);
+            rig.publish(true);
+        }
+        std::mem::take(&mut rig.causes)
+    };
+    assert!(deliver(300, ms(100)).is_empty());
+    assert!(deliver(8, ms(10)).is_empty(), "a burst");
+    assert!(deliver(192, ms(100)).is_empty());
+    let told = deliver(1000, ms(50));
+    assert_eq!(told.len(), 1, "{told:?}");
+    let begins = "camera early: delivers 2.0 times the frames that its period on the board allows; ";
+    assert!(
+        told[0].starts_with(begins) && told[0].ends_with(" of the last 100 were dropped as early"),
+        "{told:?}"
+    );
+    let told = deliver(1000, ms(100));
+    assert_eq!(told, ["the camera keeps to its period on the board again"]);
 }
 
 #[test]

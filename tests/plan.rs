@@ -130,6 +130,32 @@ to make all fit, one of: give up s1+4; give all a latency bound of 9 ms
 }
 
 #[test]
+fn a_plan_tells_what_critical_streams_are_safe_behind() {
+    let desk = Desk::new(2, "critical");
+    let file = desk.dir.path().join("desk.toml");
+    let text = std::fs::read_to_string(&file).expect("the board");
+    let (text, last) = text.rsplit_once("\"critical\"").expect("two criticalities");
+    std::fs::write(&file, format!("{text}\"normal\"{last}")).expect("a board file");
+    desk.profile();
+    // 7.75 ms less the reserve of the critical stream's own batch: l(1) * 1.05.
+    let plan = desk.plan(0, &["--profile", "p.json"]);
+    assert_eq!((&plan["critical_certain"], &plan["blocking_us"]), (&json!(true), &json!(4600)));
+    let (_, out, _) = desk.ocelli(&["plan", "desk.toml", "--profile", "p.json"]);
+    assert!(
+        out.contains("\ncritical streams are safe behind batches of others of at most 4.6 ms\n"),
+        "{out}"
+    );
+    // 5 ms less 3.15: one frame of the other takes longer than that.
+    let (_, out, _) = desk.ocelli(&["plan", "desk.toml", "--profile", "p.json", "--bound", "5.5"]);
+    let waits = "of at most 1.85 ms; a single frame takes longer and is not served while the guarantee is \
+                 withdrawn: s1\n";
+    assert!(out.contains(waits), "{out}");
+    // Alone or beside its like there is nobody to be protected from.
+    desk.board(2, "critical", 2);
+    assert_eq!(desk.plan(0, &["--profile", "p.json"])["blocking_us"], Value::Null);
+}
+
+#[test]
 fn a_foreign_profile_is_refused_with_what_differs() {
     let desk = Desk::new(1, "normal");
     let mut profile = desk.profile();

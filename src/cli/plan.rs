@@ -6,7 +6,7 @@ use crate::cli::{Exit, Failure, say};
 use clap::{Args, ValueEnum};
 use ocelli::board::{Board, MAX_STREAMS};
 use ocelli::platform::Waker;
-use ocelli::sched::{Plan, Planned, Releases, Schedule};
+use ocelli::sched::{Plan, Planned, Protection, Releases, Schedule};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -140,6 +140,11 @@ fn to_json(plan: &Plan, kept: Option<&Path>) -> Value {
         "max_streams": plan.max_streams,
         "equal_groups": plan.groups.map(|(groups, streams)| json!({ "groups": groups, "streams": streams })),
         "upper_bound": plan.upper_bound,
+        "critical_certain": plan.protection.as_ref().map(|found| *found != Protection::Uncertain),
+        "blocking_us": match &plan.protection {
+            Some(Protection::Certain { blocking, .. }) => Some(micros_down(*blocking)),
+            Some(Protection::Uncertain) | None => None,
+        },
         "streams": streams.collect::<Vec<_>>(),
         "remedy": remedy,
     })
@@ -178,6 +183,23 @@ fn table(plan: &Plan, kept: bool) -> String {
             1 => write!(text, "\nall on one trigger: {streams} would fit"),
             _ => write!(text, "\nwith {groups} triggers, a period / {groups} apart: {streams} would fit"),
         };
+    }
+    match &plan.protection {
+        Some(Protection::Certain { blocking, waiting }) => {
+            let blocking = ms(micros_down(*blocking));
+            let _ =
+                write!(text, "\ncritical streams are safe behind batches of others of at most {blocking} ms");
+            if !waiting.is_empty() {
+                let until =
+                    if kept { "while the guarantee is withdrawn" } else { "until a profile is measured" };
+                let waiting = waiting.join(", ");
+                let _ = write!(text, "; a single frame takes longer and is not served {until}: {waiting}");
+            }
+        }
+        Some(Protection::Uncertain) => {
+            text.push_str("\ncritical streams come first, but are not certain to be in time, even alone");
+        }
+        None => {}
     }
     if let Some(remedy) = &plan.remedy {
         let _ = write!(text, "\nto make all fit, one of: give up {}", remedy.give_up.join(", "));

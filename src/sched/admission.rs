@@ -164,7 +164,8 @@ impl Schedule {
         }
         let critical = Critical::new(board, &profile);
         if profile.provisional && critical.certain {
-            critical.shed_longer(board, &profile, &mut lacks);
+            let too_long = critical.too_long(board, &profile);
+            lacks.iter_mut().zip(too_long).for_each(|(lack, longer)| *lack = lack.or(longer));
         }
         Ok(Self::of(board, profile, lacks, releases, critical))
     }
@@ -354,7 +355,8 @@ impl Critical {
         let accelerator = Accelerator::new(board, profile);
         let is_critical = |stream: &&Stream| stream.criticality == Criticality::Critical;
         let others = board.streams.iter().filter(|stream| !is_critical(stream));
-        let need = others.filter_map(|stream| profile.service(stream.model, 1));
+        let models = others.flat_map(|stream| [stream.watch.cheaper_model, Some(stream.model)]);
+        let need = models.flatten().filter_map(|model| profile.service(model, 1));
         let need = need.map(|service| nanos(service.planned)).max().unwrap_or(0);
         let all: Vec<Option<Demand>> = board.streams.iter().filter(is_critical).map(Demand::of).collect();
         let demands: Vec<Demand> = all.iter().flatten().copied().collect();
@@ -380,15 +382,15 @@ impl Critical {
         self.reserves.iter().flatten().map(|(target, clear)| target.saturating_sub(*clear)).min()
     }
 
-    /// Others one of whose frames takes longer than critical streams can wait.
-    fn shed_longer(&self, board: &Board, profile: &Profile, lacks: &mut [Option<Lack>]) {
-        let Some(room) = self.room() else { return };
-        for (stream, lack) in board.streams.iter().zip(lacks) {
-            let one = profile.service(stream.model, 1).map_or(Duration::ZERO, |service| service.planned);
-            if stream.criticality != Criticality::Critical && lack.is_none() && one > room {
-                *lack = Some(Lack::Blocking { service: one, room });
-            }
-        }
+    /// What others lack one of whose frames takes longer than critical streams can wait; by stream.
+    pub(super) fn too_long(&self, board: &Board, profile: &Profile) -> Vec<Option<Lack>> {
+        let room = self.room().unwrap_or(Duration::MAX);
+        let each = board.streams.iter().map(|stream| {
+            let service = profile.service(stream.model, 1)?.planned;
+            let other = stream.criticality != Criticality::Critical;
+            (other && service > room).then_some(Lack::Blocking { service, room })
+        });
+        each.collect()
     }
 }
 

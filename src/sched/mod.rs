@@ -4,6 +4,7 @@
 //! not admitted cannot run.
 
 mod admission;
+mod excess;
 mod gather;
 mod guarantee;
 mod guard;
@@ -16,7 +17,8 @@ mod scheduler;
 mod trigger;
 
 pub use admission::{Admitted, Lack, Refusal, Schedule, queue_depth};
-pub use plan::{Plan, Planned, Remedy};
+pub use excess::{Delivery, Excess};
+pub use plan::{Plan, Planned, Protection, Remedy};
 pub use profile::{Profile, Service};
 pub use scheduler::Scheduler;
 pub use trigger::{Releases, Untimed};

@@ -2,9 +2,10 @@
 
 use crate::board::{Board, MAX_STREAMS, Stream, Trigger};
 use crate::sched::Profile;
-use crate::sched::admission::{Lack, TAIL, guaranteed, served, share};
+use crate::sched::admission::{Critical, Lack, TAIL, guaranteed, served, share};
 use crate::sched::guarantee::{Accelerator, Demand};
 use crate::sched::trigger::{Releases, Timetable, Untimed};
+use crate::stream::Criticality;
 use crate::time::nanos;
 use std::cmp::Reverse;
 use std::time::Duration;
@@ -32,10 +33,40 @@ pub struct Plan {
     /// Equal groups of streams like the board's, their triggers evenly spread over the period, of which more
     /// would fit than `max_streams`: how many groups, and how many streams in all.
     pub groups: Option<(usize, usize)>,
+    /// What others may do beside critical streams, where there are both.
+    pub protection: Option<Protection>,
     /// Each stream, in the board's order.
     pub streams: Vec<Planned>,
     /// What would make the board fit, when it does not.
     pub remedy: Option<Remedy>,
+}
+
+/// What protects critical streams while a premise of the guarantee is in doubt.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Protection {
+    /// They are in time whatever the others do.
+    Certain {
+        /// Longest batch with others' frames that is begun.
+        blocking: Duration,
+        /// Streams of which a single frame takes longer: they wait meanwhile.
+        waiting: Vec<String>,
+    },
+    /// They come first, and are not certain to be in time.
+    Uncertain,
+}
+
+impl Protection {
+    fn of(board: &Board, profile: &Profile) -> Option<Self> {
+        let critical = Critical::new(board, profile);
+        let others = board.streams.iter().any(|stream| stream.criticality != Criticality::Critical);
+        let blocking = critical.room().filter(|_| others)?;
+        if !critical.certain {
+            return Some(Self::Uncertain);
+        }
+        let waiting = board.streams.iter().zip(critical.too_long(board, profile));
+        let waiting = waiting.filter(|(_, lack)| lack.is_some()).map(|(stream, _)| stream.id.clone());
+        Some(Self::Certain { blocking, waiting: waiting.collect() })
+    }
 }
 
 /// One stream's part in a plan.
@@ -87,6 +118,7 @@ impl Plan {
             untimed: untimed.filter(|_| has_triggers),
             groups: equal_groups(board, &accelerator).filter(|&(_, streams)| streams > max_streams),
             upper_bound: upper_bound(board, profile, places),
+            protection: Protection::of(board, profile),
             streams: streams.collect(),
             remedy: (!admitted).then(|| Remedy::find(board, profile, &lacks)),
         }
