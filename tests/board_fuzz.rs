@@ -20,6 +20,8 @@ backend = "onnxruntime"
 sessions = 2
 [models.person]
 manifest = "person.toml"
+[models.small]
+manifest = "person.toml"
 [[streams]]
 id = "front"
 source = { type = "uri", uri = "rtsp://joe:${PW}@h/a?token=x", latency_ms = 5 }
@@ -30,6 +32,14 @@ format = "NV12"
 color = { matrix = "bt601", range = "full" }
 latency_bound_ms = 100
 model = "person"
+cheaper_model = "small"
+misses = [2, 30]
+freshness_ms = 500
+trigger = "left"
+[[triggers]]
+id = "left"
+offset_ms = 8
+jitter_ms = 0.5
 [[sets]]
 id = "all"
 streams = ["front"]
@@ -59,7 +69,7 @@ path = "log.jsonl"
 "#;
 
 /// What is put into texts: keys, values and marks that mean something, and some that should not.
-const PIECES: [&str; 48] = [
+const PIECES: [&str; 54] = [
     "[[streams]]\n",
     "[streams]\n",
     "[[sets]]\n",
@@ -108,6 +118,12 @@ const PIECES: [&str; 48] = [
     "inherit = [\"board.toml\", \"person.toml\"]\n",
     "backend = \"tensorrt\"\n",
     "type = \"pipeline\"\n",
+    "[[triggers]]\n",
+    "trigger = \"left\"\n",
+    "jitter_ms = 16.7\n",
+    "misses = [30, 2]\n",
+    "freshness_ms = 1e-9\n",
+    "cheaper_model = \"person\"\n",
 ];
 
 /// A change of a text: what, where (as a share of it), how much, and which piece.
