@@ -568,6 +568,7 @@ fn terms(board: &Board, schedule: &Schedule) -> Vec<Terms> {
     let terms = board.streams.iter().zip(schedule.streams()).map(|(stream, admitted)| Terms {
         criticality: stream.criticality,
         period: stream.period,
+        latency_bound: stream.latency_bound,
         served: admitted.served,
         share: schedule.share(stream),
         // A frame for which critical streams cannot wait would never be started: no rung for it.

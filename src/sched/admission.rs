@@ -331,7 +331,7 @@ pub fn queue_depth(stream: &Stream) -> usize {
 }
 
 /// Most frames of a stream that wait at once, however long its bound.
-const MAX_DEPTH: usize = 8;
+pub(super) const MAX_DEPTH: usize = 8;
 
 /// How much earlier than a period after the one before it a frame may arrive: see [`super::police`].
 fn tolerance(stream: &Stream) -> Duration {
@@ -356,11 +356,16 @@ impl Critical {
         let is_critical = |stream: &&Stream| stream.criticality == Criticality::Critical;
         let others = board.streams.iter().filter(|stream| !is_critical(stream));
         let models = others.flat_map(|stream| [stream.watch.cheaper_model, Some(stream.model)]);
-        let need = models.flatten().filter_map(|model| profile.service(model, 1));
-        let need = need.map(|service| nanos(service.planned)).max().unwrap_or(0);
+        let longest = |jobs: &dyn Fn(ModelId) -> u16| {
+            let services = models.clone().flatten().filter_map(|model| profile.service(model, jobs(model)));
+            services.map(|service| nanos(service.planned)).max().unwrap_or(0)
+        };
+        let one = longest(&|_| 1);
+        let full = longest(&|model| profile.max_batch(model).min(board.accelerator.max_batch));
         let all: Vec<Option<Demand>> = board.streams.iter().filter(is_critical).map(Demand::of).collect();
         let demands: Vec<Demand> = all.iter().flatten().copied().collect();
-        let certain = (demands.len() == all.len()).then(|| accelerator.reserves(&demands, need)).flatten();
+        let certain =
+            (demands.len() == all.len()).then(|| accelerator.reserves(&demands, one, full)).flatten();
         let (certain, reserves) = match certain {
             Some(reserves) => (true, reserves),
             None => (false, accelerator.hopes(&demands)),

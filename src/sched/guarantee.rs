@@ -86,7 +86,7 @@
 
 use crate::board::{Board, SourceSpec, Stream};
 use crate::sched::Profile;
-use crate::sched::admission::{TAIL, queue_depth};
+use crate::sched::admission::{MAX_DEPTH, TAIL, queue_depth};
 use crate::stream::ModelId;
 use crate::time::nanos;
 use std::time::Duration;
@@ -324,26 +324,35 @@ impl Accelerator {
         }
     }
 
-    /// For critical streams, what theorem 2 lets others do: of the targets that are tried the first that leaves
-    /// room for batches of `need`, else those that leave the most. `None` where the streams are not certain
-    /// to be in time even alone.
-    pub(super) fn reserves(&self, demands: &[Demand], need: u64) -> Option<Vec<Reserve>> {
+    /// For critical streams, what theorem 2 lets others do: of the targets that are tried those that leave room
+    /// for a batch of `one`, then for one of `full` where everything takes twice as long as planned, then
+    /// otherwise. `None` where the streams are not certain to be in time even alone.
+    pub(super) fn reserves(&self, demands: &[Demand], one: u64, full: u64) -> Option<Vec<Reserve>> {
         let worst = |model, all: &[u64], passers: &[u64]| self.worst(model, all, passers);
-        let limits: Vec<u64> = demands.iter().map(|demand| demand.limit).collect();
-        // Long targets are lenient to others, where they do not let more frames of a stream pile up.
-        let lenient = self.each(demands, &limits, worst).ok().map(|_| limits);
+        // Long targets are lenient to others, and let more frames of a stream pile up: with each of these one
+        // less may.
+        let lenient = (1..=MAX_DEPTH as u64).rev().filter_map(|frames| {
+            let target = |demand: &Demand| demand.limit.min(demand.spacing.saturating_mul(frames) - 1);
+            let targets: Vec<u64> = demands.iter().map(target).collect();
+            let worsts = self.each(demands, &targets, worst).ok()?;
+            worsts.iter().zip(&targets).all(|(worst, target)| worst <= target).then_some(targets)
+        });
         let strict = self.fixed_point(demands, |model, all, passers| {
-            let behind = self.clear(model, all, passers).saturating_add(need);
+            let behind = self.clear(model, all, passers).saturating_add(one);
             self.worst(model, all, passers).max(behind)
         });
-        let tried = [lenient, strict.ok(), self.responses(demands).ok()];
-        let reserves = tried.into_iter().flatten().filter_map(|targets| {
+        let tried = lenient.chain(strict).chain(self.responses(demands));
+        let reserves = tried.filter_map(|targets| {
             let clears = self.each(demands, &targets, |model, all, passers| self.clear(model, all, passers));
             let pairs = targets.into_iter().zip(clears.ok()?);
             let reserves: Vec<_> = pairs.map(|(target, clear)| Reserve { target, clear }).collect();
-            let room =
-                reserves.iter().map(|reserve| reserve.target.checked_sub(reserve.clear)).min().flatten();
-            room.or(demands.is_empty().then_some(u64::MAX)).map(|room| (room.min(need), reserves))
+            let room = |pace: u64| {
+                let rooms = reserves.iter().map(|reserve| reserve.target.checked_sub(pace * reserve.clear));
+                rooms.min().unwrap_or(Some(u64::MAX)).unwrap_or(0)
+            };
+            let certain = reserves.iter().all(|reserve| reserve.clear <= reserve.target);
+            let score = [room(1).min(one), room(2).min(2 * full), room(1).min(full)];
+            certain.then_some((score, reserves))
         });
         // Of equals the first.
         reserves.reduce(|best, next| if next.0 > best.0 { next } else { best }).map(|(_, reserves)| reserves)

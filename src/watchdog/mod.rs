@@ -25,8 +25,8 @@
 //! # Up
 //! [`HOLD`] after the last change, every stream of which that fits rises by one rung, all at the same
 //! instant (one after the other, forty cameras would need minutes), the more critical and the deepest first. It
-//! fits when the load with it, at the largest pace of the last half second, is at most [`ROOM`]; and a class
-//! rises only into what is left when those above it have all their service back. A step down within [`HOLD`] of
+//! fits when the load with it, at the largest pace of the last half second, is at most [`ROOM`]; what a lower
+//! class has counts as free then, and is given up for it at the same instant. A step down within twice [`HOLD`] of
 //! one up was a failed probe: it doubles the hold. When all streams would fit at full service, the load has
 //! ended, and the hold is [`HOLD`] again.
 
@@ -55,7 +55,10 @@ const LONGEST_HOLD: Duration = Duration::from_secs(64);
 /// What a step down brings the load to, as a share of the capacity.
 pub const GOAL: f64 = 0.98;
 /// What the load may be after a step up.
-pub const ROOM: f64 = 0.95;
+pub const ROOM: f64 = 0.975;
+/// Share of the load that goes when the estimate of it was too good, and the most.
+pub const CUT: f64 = 0.025;
+const DEEPEST_CUT: f64 = 0.2;
 /// Load below which misses are not taken for a consequence of load.
 const FLOOR: f64 = 0.5;
 /// Time between two looks without evidence.
@@ -70,6 +73,8 @@ pub struct Terms {
     pub criticality: Criticality,
     /// Shortest time between its frames.
     pub period: Duration,
+    /// Results must be out this long after capture.
+    pub latency_bound: Duration,
     /// Whether admission serves it at all.
     pub served: bool,
     /// Share of the accelerator that it needs at full service.
@@ -160,6 +165,9 @@ pub struct Watchdog {
     certificate: Certificate,
     /// Misses or staleness that call for a step down.
     evidence: Option<Cause>,
+    /// What it takes the next time, and when it was last.
+    cut: f64,
+    cut_at: Option<Instant>,
     /// Facts since the last look that are not to wait for the next one.
     urgent: bool,
     looked: Instant,
@@ -208,6 +216,8 @@ impl Watchdog {
             pace: Pace::new(now),
             certificate: Certificate::new(now, guaranteed && terms.iter().any(|terms| terms.served)),
             evidence: None,
+            cut: CUT,
+            cut_at: None,
             urgent: true,
             looked: now,
             hold: HOLD,
@@ -266,7 +276,7 @@ impl Watchdog {
         if met {
             stream.last_good = stream.last_good.max(captured);
             stream.missed = false;
-        } else if captured < self.down || (babbles && alone) {
+        } else if captured < self.down + stream.terms.latency_bound || (babbles && alone) {
             return;
         }
         stream.missed |= !met;
@@ -359,7 +369,9 @@ impl Watchdog {
             let cause = if lost > 0.0 { Cause::Pressure(lost) } else { Cause::Load(demand) };
             self.lower(now, demand, GOAL, cause);
         } else if let Some(cause) = evidence {
-            self.lower(now, demand, (0.9 * demand).max(FLOOR), cause);
+            let again = self.cut_at.replace(now).is_some_and(|last| now.since(last) <= HOLD);
+            self.cut = if again { (2.0 * self.cut).min(DEEPEST_CUT) } else { CUT };
+            self.lower(now, demand, ((1.0 - self.cut) * demand).max(FLOOR), cause);
         } else if self.streams.iter().any(Stream::degraded) {
             self.raise(now, careful);
         }
@@ -381,17 +393,7 @@ impl Watchdog {
             stream.missed = false;
         }
         let scale = self.pace.current() / self.capacity();
-        let mut left = demand;
-        for &(id, rung) in &self.steps {
-            if left <= goal {
-                break;
-            }
-            let stream = &mut self.streams[id.index()];
-            if stream.rung < rung {
-                left -= scale * (stream.load(stream.rung) - stream.load(rung));
-                stream.rung = rung;
-            }
-        }
+        let mut left = self.give_up(scale, demand, goal);
         // What the last step freed too much of: as many eyes as possible stay open.
         for &(id, rung) in self.steps.iter().rev() {
             let stream = &mut self.streams[id.index()];
@@ -402,12 +404,28 @@ impl Watchdog {
             }
         }
         if self.tell(cause) {
-            if self.up.take().is_some_and(|up| now.since(up) <= HOLD) {
+            if self.up.take().is_some_and(|up| now.since(up) <= 2 * HOLD) {
                 self.hold = (2 * self.hold).min(LONGEST_HOLD);
             }
             self.changed = now;
             self.relief = ROOM.min(0.9 * self.full_load(scale));
         }
+    }
+
+    /// Takes steps down until the load is the goal; what it is then.
+    fn give_up(&mut self, scale: f64, load: f64, goal: f64) -> f64 {
+        let mut left = load;
+        for &(id, rung) in &self.steps {
+            if left <= goal {
+                break;
+            }
+            let stream = &mut self.streams[id.index()];
+            if stream.rung < rung {
+                left -= scale * (stream.load(stream.rung) - stream.load(rung));
+                stream.rung = rung;
+            }
+        }
+        left
     }
 
     fn raise(&mut self, now: Instant, pace: f64) {
@@ -419,9 +437,10 @@ impl Watchdog {
             return;
         }
         let mut load = scale * self.streams.iter().map(|stream| stream.load(stream.rung)).sum::<f64>();
-        // What streams above the class in hand still lack.
-        let mut owed = 0.0;
         for class in [Criticality::Normal, Criticality::BestEffort] {
+            let lower = self.streams.iter().filter(|stream| stream.terms.criticality < class);
+            let lower = scale * lower.map(|stream| stream.load(stream.rung)).sum::<f64>();
+            let before = load;
             for &(id, rung) in self.steps.iter().rev() {
                 let stream = &mut self.streams[id.index()];
                 let ready = stream.terms.criticality == class && stream.rung == rung;
@@ -429,15 +448,15 @@ impl Watchdog {
                     continue;
                 }
                 let more = scale * (stream.load(stream.above()) - stream.load(rung));
-                if load + owed + more > ROOM {
+                if load - lower + more > ROOM {
                     break;
                 }
                 load += more;
                 stream.rung = stream.above();
             }
-            let class = self.streams.iter().filter(|stream| stream.terms.criticality == class);
-            owed +=
-                scale * class.map(|stream| stream.load(Rung::Full) - stream.load(stream.rung)).sum::<f64>();
+            if load > before {
+                load = self.give_up(scale, load, ROOM);
+            }
         }
         if self.tell(Cause::Room(load)) {
             (self.changed, self.up) = (now, Some(now));
@@ -481,7 +500,16 @@ mod tests {
 
     fn terms(criticality: Criticality, share: f64) -> Terms {
         let (served, cheaper, freshness) = (true, None, None);
-        Terms { criticality, period: PERIOD, served, share, cheaper, misses: (1, 10), freshness }
+        Terms {
+            criticality,
+            period: PERIOD,
+            latency_bound: PERIOD,
+            served,
+            share,
+            cheaper,
+            misses: (1, 10),
+            freshness,
+        }
     }
 
     /// One critical, two normal, two best-effort streams, a share of 0.18 each.
@@ -510,8 +538,8 @@ mod tests {
         // 1.35: both best-effort streams at a quarter leave 0.945.
         assert_eq!(rungs(&mut watchdog, at(20)), [Full, Full, Full, Quarter, Quarter]);
         batches(&mut watchdog, 3, 250);
-        // 2.25: 0.81, and room for a quarter of one of the others.
-        assert_eq!(rungs(&mut watchdog, at(30)), [Full, Half, Half, Quarter, Shed]);
+        // 2.25: 0.9, and no room for a quarter of one of the others.
+        assert_eq!(rungs(&mut watchdog, at(30)), [Full, Half, Half, Shed, Shed]);
     }
 
     #[test]
@@ -572,11 +600,12 @@ mod tests {
         let mut watchdog = Watchdog::new(at(0), &five(), 1, false);
         let front = StreamId(0);
         watchdog.settled(front, at(10), false);
-        assert_eq!(rungs(&mut watchdog, at(60)), [Rung::Full; 5]);
         watchdog.settled(front, at(50), false);
+        assert_eq!(rungs(&mut watchdog, at(60)), [Rung::Full; 5], "the first had piled up before");
+        watchdog.settled(front, at(90), false);
         let lower = rungs(&mut watchdog, at(100));
         assert_eq!((lower[0], lower[4]), (Rung::Full, Rung::Half));
-        (60..100).for_each(|ms| watchdog.settled(front, at(ms), false));
+        (60..140).for_each(|ms| watchdog.settled(front, at(ms), false));
         assert_eq!(rungs(&mut watchdog, at(110)), lower);
     }
 
@@ -592,8 +621,7 @@ mod tests {
 
     #[test]
     fn a_babbling_camera_takes_no_others_rung_and_a_missing_one_makes_room() {
-        let mut terms = five();
-        terms.iter_mut().for_each(|terms| terms.share = 0.15);
+        let terms = five();
         let mut watchdog = Watchdog::new(at(0), &terms, 1, true);
         (0..1000).for_each(|step| watchdog.arrived(StreamId(0), at(4 * step)));
         assert!((watchdog.demand() - 0.9).abs() < 1e-9);
@@ -601,7 +629,7 @@ mod tests {
         assert_eq!(rungs(&mut watchdog, at(4000)), [Rung::Full; 5]);
         assert!(!watchdog.guaranteed(), "its premise does not hold");
         watchdog.absent(StreamId(0));
-        assert!((watchdog.demand() - 0.6).abs() < 1e-9);
+        assert!((watchdog.demand() - 0.72).abs() < 1e-9);
     }
 
     #[test]
