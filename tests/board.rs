@@ -76,7 +76,10 @@ fn every_board_that_comes_with_ocelli_is_valid() {
         }
     }
     names.sort();
-    assert_eq!(names, ["agx-orin", "host", "orin-nano", "orin-nx", "simulated", "thor", "triggered"]);
+    assert_eq!(
+        names,
+        ["agx-orin", "bench", "host", "orin-nano", "orin-nx", "simulated", "thor", "triggered"]
+    );
 }
 
 #[test]
