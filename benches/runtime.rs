@@ -1,9 +1,10 @@
 //! What the runtime itself costs: CPU a frame, and latency beside a bare hand-off between threads.
 //!
-//! Sixteen cameras of 30 fps on a simulated accelerator (0.2 ms a batch), frames without pixels: no filling, no
+//! Cameras of 30 fps, evenly staggered, on a simulated accelerator (0.2 ms a batch), frames without pixels: no filling, no
 //! pre-processing, no inference, hardly any decoding. Both figures come from rounds that alternate with a
 //! bare hand-off of the same releases over three hops (release, accelerator, publisher, reader), made of the
-//! same rings and wake-ups and nothing else. `cargo bench --bench runtime -- SECONDS` sets a round's length.
+//! same rings and wake-ups and nothing else. `cargo bench --bench runtime -- SECONDS STREAMS` sets a round's length
+//! (10) and the number of cameras (16; no more than 128, or the accelerator has no time for them).
 #![allow(clippy::print_stdout)] // What a bench prints is its result.
 
 #[path = "../tests/common/mod.rs"]
@@ -24,15 +25,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-const STREAMS: u32 = 16;
 const PERIOD: Duration = Duration::from_nanos(33_333_333);
 const SERVICE: Duration = Duration::from_micros(200);
 const ROUNDS: usize = 5;
 
 fn main() {
-    let seconds = std::env::args().skip(1).find_map(|argument| argument.parse().ok()).unwrap_or(10.0);
-    let round = Duration::from_secs_f64(seconds);
-    let board = board();
+    let mut numbers = std::env::args().skip(1).filter_map(|argument| argument.parse::<f64>().ok());
+    let round = Duration::from_secs_f64(numbers.next().unwrap_or(10.0));
+    let board = board(numbers.next().map_or(16, |streams| streams as usize).clamp(1, 128));
     let mut ratios = Vec::new();
     for number in 1..=ROUNDS {
         let (ours, cpu, frames) = runtime(&board, round);
@@ -53,8 +53,8 @@ fn main() {
     );
 }
 
-fn board() -> Board {
-    let mut board = running::synthetic(STREAMS as usize);
+fn board(streams: usize) -> Board {
+    let mut board = running::synthetic(streams);
     board.accelerator.backend = ocelli::board::BackendSpec::Simulated {
         intercept: SERVICE,
         slope: Duration::ZERO,
@@ -66,9 +66,8 @@ fn board() -> Board {
 }
 
 fn runtime(board: &Board, round: Duration) -> (Histogram, Duration, u64) {
-    let sources = (0..STREAMS).map(|index| {
-        Box::new(Bare { phase: PERIOD * index / STREAMS, ..Bare::default() }) as Box<dyn Source>
-    });
+    let phases = phases(board);
+    let sources = phases.map(|phase| Box::new(Bare { phase, ..Bare::default() }) as Box<dyn Source>);
     let before = cpu();
     let run = running::start_with(board, sources.collect());
     clock::sleep_until(clock::now() + round);
@@ -76,6 +75,12 @@ fn runtime(board: &Board, round: Duration) -> (Histogram, Duration, u64) {
     let total = finished.total();
     assert!(total.balances() && total.dropped_total() * 100 < total.captured, "{total:?}");
     (finished.latency(), cpu() - before, total.captured)
+}
+
+/// The streams' phases.
+fn phases(board: &Board) -> impl Iterator<Item = Duration> {
+    let streams = board.streams.len() as u32;
+    (0..streams).map(move |index| PERIOD * index / streams)
 }
 
 /// A grid of releases that touches no pixel.
@@ -135,13 +140,13 @@ fn bare(round: Duration, board: &Board) -> (Histogram, Duration) {
     let wakers: [Waker; 3] = std::array::from_fn(|_| Waker::new());
     let mut entrances = Vec::new();
     let mut threads = Vec::new();
-    for index in 0..STREAMS {
+    for phase in phases(board) {
         let (mut tx, rx) = ring::<Instant, 64>();
         entrances.push(rx);
         let (stop, wake, asked) = (stop.clone(), wakers[0].clone(), asked.clone());
         threads.push(std::thread::spawn(move || {
             let _place = realtime::enter(Role::Capture, &asked);
-            let mut at = start + PERIOD * index / STREAMS;
+            let mut at = start + phase;
             while !stop.load(Ordering::Acquire) {
                 clock::sleep_until(at);
                 let _ = tx.enqueue(at);

@@ -1,7 +1,7 @@
 //! Boards of as many streams as are asked for, made like a template's.
 
 use crate::bench::Settings;
-use crate::board::{Board, SourceSpec, Stream};
+use crate::board::{Board, SourceSpec, Stream, Trigger};
 use crate::random::Random;
 use std::time::Duration;
 
@@ -19,8 +19,10 @@ pub struct Offer {
 pub enum Releases {
     /// Evenly over the period.
     Staggered,
-    /// All at once.
+    /// All at once, on one hardware trigger that the board knows of.
     Aligned,
+    /// On two hardware triggers half a period apart, in turns.
+    Groups,
     /// Anywhere in the period, drawn from the seed.
     Random,
 }
@@ -32,10 +34,15 @@ impl Releases {
         match self {
             Self::Staggered => "staggered",
             Self::Aligned => "aligned",
+            Self::Groups => "groups",
             Self::Random => "random",
         }
     }
 }
+
+/// How long frames of one instant are waited for: threads that wake at the same instant deliver one after the
+/// other.
+const HAND_OVER: Duration = Duration::from_millis(2);
 
 /// Where frames come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +82,7 @@ fn copy(stream: &Stream, index: usize, offer: Offer, settings: &Settings) -> Str
     stream.period = stream.period.div_f64(offer.rate);
     let share = match settings.releases {
         Releases::Aligned => 0.0,
+        Releases::Groups => (index % 2) as f64 / 2.0,
         Releases::Staggered => index as f64 / offer.streams as f64,
         Releases::Random => Random::at(settings.seed, index as u64).unit(),
     };
@@ -95,5 +103,16 @@ fn copy(stream: &Stream, index: usize, offer: Offer, settings: &Settings) -> Str
     if settings.sources == Sources::Memory {
         stream.faults = None;
     }
+    stream.trigger = trigger(&stream, drawn, settings.releases);
     stream
+}
+
+/// What releases a stream's frames, where that is known.
+fn trigger(stream: &Stream, offset: Duration, releases: Releases) -> Option<Trigger> {
+    let SourceSpec::Synthetic { jitter, .. } = stream.source else { return None };
+    let id = match releases {
+        Releases::Staggered | Releases::Random => return None,
+        Releases::Aligned | Releases::Groups => format!("{} us", offset.as_micros()),
+    };
+    Some(Trigger { id, offset, jitter: (jitter + HAND_OVER).min(stream.period / 5) })
 }

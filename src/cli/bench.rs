@@ -76,8 +76,10 @@ enum PercentileName {
 enum ReleasesName {
     /// Evenly over the period.
     Staggered,
-    /// All at once.
+    /// All at once, on one hardware trigger.
     Aligned,
+    /// On two hardware triggers half a period apart, in turns.
+    Groups,
     /// Anywhere in the period, drawn from the seed.
     Random,
 }
@@ -171,6 +173,7 @@ impl Bench {
             releases: match self.releases {
                 ReleasesName::Staggered => Releases::Staggered,
                 ReleasesName::Aligned => Releases::Aligned,
+                ReleasesName::Groups => Releases::Groups,
                 ReleasesName::Random => Releases::Random,
             },
             sources: match self.sources {

@@ -147,6 +147,10 @@ impl<P: Send> Backend<P> for Simulated<P> {
         self.free_at = self.free_at.max(now) + service;
         (batch.submitted, batch.service) = (now, service);
         batch.fault = fails.then(|| fault(format_args!("batch {} fails, as asked for", self.taken)));
+        if !fails {
+            // Now, as an accelerator has written it when a batch ends.
+            self.answer(&mut batch);
+        }
         self.running.push_back(Running { batch, ends: (!hangs).then_some(self.free_at) });
         Ok(())
     }
@@ -155,9 +159,6 @@ impl<P: Send> Backend<P> for Simulated<P> {
         let ends = self.poll_at().filter(|&ends| ends <= now)?;
         let mut batch = self.running.pop_front()?.batch;
         batch.completed = ends;
-        if batch.fault.is_none() {
-            self.answer(&mut batch);
-        }
         Some(batch)
     }
 

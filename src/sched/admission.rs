@@ -65,6 +65,8 @@ pub struct Schedule {
     releases: Releases,
     gate: Option<Gate>,
     critical_certain: bool,
+    /// More than admission allows.
+    overcommitted: bool,
 }
 
 /// A board that is not admitted.
@@ -203,7 +205,17 @@ impl Schedule {
         let streams = streams.collect();
         let critical_certain = critical.certain;
         let max_batch = board.accelerator.max_batch;
-        Self { streams, profile, utilisation, max_batch, patience, critical_certain, releases, gate }
+        Self {
+            streams,
+            profile,
+            utilisation,
+            max_batch,
+            patience,
+            critical_certain,
+            releases,
+            gate,
+            overcommitted: false,
+        }
     }
 
     /// What is known of the captures' instants, where streams were admitted by it.
@@ -219,12 +231,16 @@ impl Schedule {
 
     /// Every stream of the board served, however many: **for measuring only**. Nothing is promised, critical
     /// streams included; it exists so that a bench can find out where a board stops keeping up, and what
-    /// happens beyond. No run for real cameras may use it.
+    /// happens beyond. Batches are made as on a board that is admitted: critical streams come first when a
+    /// premise fails, not before. No run for real cameras may use it.
     #[must_use]
     pub fn overcommitted_for_measuring(board: &Board, mut profile: Profile) -> Self {
         profile.provisional = true;
         let critical = Critical::new(board, &profile);
-        Self::of(board, profile, vec![None; board.streams.len()], Releases::Free, critical)
+        let timetable = Timetable::of(&board.streams.iter().collect::<Vec<_>>(), board.models.len());
+        let releases = timetable.map(|timetable| timetable.releases()).unwrap_or_default();
+        let all = vec![None; board.streams.len()];
+        Self { overcommitted: true, ..Self::of(board, profile, all, releases, critical) }
     }
 
     /// The streams, in the board's order.
@@ -262,6 +278,11 @@ impl Schedule {
     #[must_use]
     pub fn is_provisional(&self) -> bool {
         self.profile.provisional
+    }
+
+    /// Whether critical streams come first from the start: its service times are a first guess.
+    pub(super) fn is_doubtful(&self) -> bool {
+        self.profile.provisional && !self.overcommitted
     }
 
     /// Longest time after a waiting job's arrival for which a place may be left free on purpose without any

@@ -50,7 +50,8 @@ pub(super) struct Look<'s> {
     schedule: &'s Schedule,
     now: Instant,
     pace: f64,
-    /// Longest batch with others' jobs.
+    /// Longest batch with others' jobs: what is critical can wait for as long, from its arrival on, and is let
+    /// in by [`super::police`] at a known instant at the earliest.
     blocking: Duration,
     pub(super) models: [Waiting; MAX_MODELS],
 }

@@ -73,6 +73,12 @@ impl<P> Police<P> {
         Verdict { enters: Some(job), replaced }
     }
 
+    /// The earliest instant at which another frame of a stream may enter; the past where it may at any time.
+    pub(super) fn opens(&self, stream: usize) -> Instant {
+        let meter = &self.meters[stream];
+        meter.due.saturating_sub(meter.tolerance)
+    }
+
     /// When the next one that is held back may enter.
     pub(super) fn poll_at(&self) -> Option<Instant> {
         self.next

@@ -290,7 +290,11 @@ impl<P> Scheduler<P> {
     /// What waits, as the guard looks at it.
     fn look(&self, now: Instant) -> Look<'_> {
         let pace = self.pace.get();
-        let mut look = Look::new(&self.schedule, now, pace, self.schedule.blocking(pace));
+        // What is critical may wait for so long, and none comes before this.
+        let next = self.critical.iter().map(|&stream| self.police.opens(stream)).min();
+        let blocking =
+            self.schedule.blocking(pace).saturating_add(next.map_or(Duration::ZERO, |next| next.since(now)));
+        let mut look = Look::new(&self.schedule, now, pace, blocking);
         for (waiting, classes) in look.models.iter_mut().zip(&self.order) {
             let first = |class: usize| classes[class].peek().map(|&Reverse(key)| self.deadline(key));
             (waiting.first_critical, waiting.first_other) = (first(0), first(1));
@@ -334,7 +338,7 @@ impl<P> Scheduler<P> {
     /// Whether critical streams come first: see [`super::guard`].
     #[must_use]
     pub fn is_guarded(&self, now: Instant) -> bool {
-        self.schedule.is_provisional() || self.guard_asked || now < self.guard_until
+        self.schedule.is_doubtful() || self.guard_asked || now < self.guard_until
     }
 }
 

@@ -124,6 +124,8 @@ struct Stream {
     last_good: Instant,
     /// Whether it has missed a frame for load since.
     missed: bool,
+    /// Added to its frame numbers: not all streams on a rung leave out the same instants.
+    turn: u64,
     /// The group of frames of which one has been served.
     group: Option<u64>,
 }
@@ -195,8 +197,10 @@ impl Watchdog {
             last_gap: nanos(terms.period) as f64,
             last_good: now,
             missed: false,
+            turn: 0,
             group: None,
         };
+        let mut streams: Vec<Stream> = terms.iter().map(stream).collect();
         let mut steps = Vec::new();
         for class in [Criticality::BestEffort, Criticality::Normal] {
             for rung in &Rung::ALL[1..] {
@@ -207,9 +211,11 @@ impl Watchdog {
                 });
                 steps.extend(ours.map(|(index, _)| (StreamId(index as u16), *rung)));
             }
+            let ours = streams.iter_mut().rev().filter(|stream| stream.terms.criticality == class);
+            ours.zip(0..).for_each(|(stream, turn)| stream.turn = turn);
         }
         Self {
-            streams: terms.iter().map(stream).collect(),
+            streams,
             steps,
             places: places as f64,
             pressure: Pressure::default(),
@@ -254,11 +260,12 @@ impl Watchdog {
     }
 
     /// Whether the rung that the stream is on leaves this frame to the accelerator: the first of every two or
-    /// four sequence numbers that there is. Ask once a frame.
+    /// four sequence numbers that there is, of each stream others, so that cameras released at once don't all come
+    /// at every second instant. Ask once a frame.
     pub fn passes(&mut self, stream: StreamId, sequence: u64) -> bool {
         let stream = &mut self.streams[stream.index()];
         let Some(every) = stream.rung.every() else { return false };
-        let group = sequence / every;
+        let group = (sequence + stream.turn) / every;
         every == 1 || stream.group.replace(group) != Some(group)
     }
 
