@@ -193,7 +193,13 @@ fn cameras_that_are_too_fast_get_their_own_rate_and_cost_nobody_a_rung() {
     for factor in [1.5, 2.0] {
         let event = Event { at: ms(5000), until: Some(ms(25_000)), what: What::Overload(factor) };
         let ran = run(&cameras(), &[event], ms(30_000), false);
-        assert_eq!(ran.ladder().count(), 0, "{:?}", ran.ladder().collect::<Vec<_>>());
+        assert!(ran.changes.iter().all(|(_, _, state, _)| *state == StreamState::Full), "{:?}", ran.changes);
+        let told = |word: &str| ran.changes.iter().filter(|(.., cause)| cause.starts_with(word)).count();
+        assert_eq!(
+            (told("camera early: "), told("the camera keeps ")),
+            (STREAMS, STREAMS),
+            "told of once each"
+        );
         assert_eq!(ran.misses().count(), 0);
         let due = STREAMS as f64 * 18.0 / PERIOD.as_secs_f64();
         let met = ran.met(6.0, 24.0) as f64 / due;

@@ -3,13 +3,16 @@
 //! One overrun alone says that something disturbed one batch, and planning as if all batches were as long would
 //! make batches tiny for seconds after. Two in succession say that the accelerator has become slower: the
 //! smaller of the two is then its pace at once. It comes down slowly, over batches that keep to it.
+//!
+//! A pace at which no job can be met starts no batch, and so would never be heard of again: while no batch ends,
+//! it is forgotten as slowly, until one is tried.
 
 use crate::time::Instant;
 use std::time::Duration;
 
 /// While batches keep to the plan, what the pace exceeds 1 by is halved in this time.
 const HALVED: Duration = Duration::from_secs(1);
-/// Time without batches says nothing: this much of it counts at most.
+/// Time between two batches: what is beyond it is silence.
 const SILENCE: Duration = Duration::from_millis(100);
 
 /// A running estimate of service times over planned ones, from completed batches.
@@ -19,12 +22,11 @@ pub(super) struct Pace {
     /// The last batch's, and when it ended.
     ratio: f64,
     at: Instant,
-    last: Option<(Duration, Duration)>,
 }
 
 impl Pace {
     pub(super) fn new() -> Self {
-        Self { pace: 1.0, ratio: 0.0, at: Instant::default(), last: None }
+        Self { pace: 1.0, ratio: 0.0, at: Instant::default() }
     }
 
     /// A batch ended `at`. Returns whether it took longer than planned.
@@ -33,20 +35,19 @@ impl Pace {
         let sustained = ratio.min(self.ratio);
         let passed = at.since(self.at).min(SILENCE).as_secs_f64();
         let halved = HALVED.as_secs_f64();
-        let decayed = 1.0 + (self.pace - 1.0) * (halved / (halved + passed));
+        let decayed = 1.0 + (self.get(at) - 1.0) * (halved / (halved + passed));
         self.pace = decayed.max(sustained);
-        (self.ratio, self.at, self.last) = (ratio, at, Some((planned, actual)));
+        (self.ratio, self.at) = (ratio, at);
         actual > planned
     }
 
-    /// At least 1.
-    pub(super) fn get(&self) -> f64 {
-        self.pace
-    }
-
-    /// Planned and actual service time of the last batch.
-    pub(super) fn last(&self) -> Option<(Duration, Duration)> {
-        self.last
+    /// At least 1; at this time.
+    pub(super) fn get(&self, now: Instant) -> f64 {
+        let silence = now.since(self.at).saturating_sub(SILENCE);
+        if self.pace <= 1.0 || silence.is_zero() {
+            return self.pace;
+        }
+        1.0 + (self.pace - 1.0) * (-silence.div_duration_f64(HALVED)).exp2()
     }
 }
 
@@ -62,9 +63,9 @@ mod tests {
     fn one_long_batch_is_an_overrun_and_two_are_a_pace() {
         let mut pace = Pace::new();
         assert!(pace.observe(Instant::default() + ms(10), ms(10), ms(100)));
-        assert_eq!(pace.get(), 1.0);
+        assert_eq!(pace.get(Instant::default() + ms(10)), 1.0);
         assert!(pace.observe(Instant::default() + ms(20), ms(10), ms(15)));
-        assert_eq!((pace.get(), pace.last()), (1.5, Some((ms(10), ms(15)))));
+        assert_eq!(pace.get(Instant::default() + ms(20)), 1.5);
     }
 
     #[test]
@@ -79,10 +80,22 @@ mod tests {
                 at = at + ms(10);
                 assert!(!pace.observe(at, ms(10), ms(10)));
             }
-            assert!(pace.get() < after && pace.get() > 1.0, "{}", pace.get());
+            assert!((1.0..after).contains(&pace.get(at)), "{}", pace.get(at));
         }
-        let before = pace.get();
-        pace.observe(at + ms(3_600_000), ms(10), ms(10));
-        assert!(pace.get() > 1.0 + (before - 1.0) * 0.9, "an idle hour is no evidence");
+    }
+
+    #[test]
+    fn a_pace_of_which_nothing_is_heard_is_forgotten_until_a_batch_is_tried() {
+        let (mut pace, start) = (Pace::new(), Instant::default() + ms(1000));
+        (0..2).for_each(|_| {
+            pace.observe(start, ms(10), ms(650));
+        });
+        assert_eq!(pace.get(start + ms(100)), 65.0);
+        assert_eq!(pace.get(start + ms(3_100)), 9.0);
+        pace.observe(start + ms(3_100), ms(10), ms(10));
+        assert!(pace.get(start + ms(3_100)) < 9.0, "what was forgotten stays so");
+        pace.observe(start + ms(3_200), ms(10), ms(650));
+        pace.observe(start + ms(3_900), ms(10), ms(650));
+        assert_eq!(pace.get(start + ms(3_900)), 65.0, "two more and it is back");
     }
 }

@@ -26,7 +26,6 @@ use crate::stream::{ModelId, StreamId};
 use crate::time::Instant;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
-use std::time::Duration;
 
 /// A waiting job's place in the order: deadline (stamp, where there is a gate), then the stream's position, then
 /// its frame number. That deadline is not the job's where its frame was late, or where the camera's stamps jump
@@ -157,7 +156,7 @@ impl<P> Scheduler<P> {
 
     /// Whether the result would be late, and unwanted, even if the job's batch started now.
     fn is_hopeless(&self, now: Instant, job: &Job) -> bool {
-        let fastest = at_pace(self.schedule.fastest(job.model), self.pace.get());
+        let fastest = at_pace(self.schedule.fastest(job.model), self.pace.get(now));
         now + fastest > job.deadline && !self.schedule.stream(job.stream).stale_results
     }
 
@@ -244,7 +243,7 @@ impl<P> Scheduler<P> {
             let oldest = |stream: StreamId| Some(queues[stream.index()].front()?.job.captured);
             return match gate.ask(now, (stream, first), oldest) {
                 Ok(deadline) => {
-                    let most = schedule.batch_before(choice.model, now, deadline, self.pace.get());
+                    let most = schedule.batch_before(choice.model, now, deadline, self.pace.get(now));
                     choice.jobs = choice.jobs.min(most);
                     None
                 }
@@ -253,7 +252,7 @@ impl<P> Scheduler<P> {
         }
         // Plans are made with planned service times: not while batches take longer.
         let many = classes.iter().map(BinaryHeap::len).sum::<usize>() > WAITING;
-        if first <= now || many || self.pace.get() > 1.0 || !gather.expects() {
+        if first <= now || many || self.pace.get(now) > 1.0 || !gather.expects() {
             return None;
         }
         let waiting = classes.iter().flatten().filter_map(|&Reverse(key)| {
@@ -275,7 +274,7 @@ impl<P> Scheduler<P> {
             classes.iter().filter_map(BinaryHeap::peek).max().map(|key| (key, ModelId(model as u8)))
         });
         let (&Reverse(key), model) = heads.max_by_key(|&(key, _)| key)?;
-        let jobs = self.schedule.batch_before(model, now, self.deadline(key), self.pace.get());
+        let jobs = self.schedule.batch_before(model, now, self.deadline(key), self.pace.get(now));
         Some(Choice { model, jobs, critical: jobs, others: jobs })
     }
 
@@ -289,7 +288,7 @@ impl<P> Scheduler<P> {
 
     /// What waits, as the guard looks at it.
     fn look(&self, now: Instant) -> Look<'_> {
-        let pace = self.pace.get();
+        let pace = self.pace.get(now);
         // What is critical may wait for so long, and none comes before this.
         let next = self.critical.iter().map(|&stream| self.police.opens(stream)).min();
         let blocking =
@@ -316,18 +315,6 @@ impl<P> Scheduler<P> {
         if failed || self.pace.observe(at, planned, batch.service) {
             self.guard_until = self.guard_until.max(at + HOLD);
         }
-    }
-
-    /// How many times as long as planned batches take now; at least 1.
-    #[must_use]
-    pub fn pace(&self) -> f64 {
-        self.pace.get()
-    }
-
-    /// Planned and actual service time of the last batch that did not fail.
-    #[must_use]
-    pub fn last_batch(&self) -> Option<(Duration, Duration)> {
-        self.pace.last()
     }
 
     /// Puts critical streams first until told otherwise, whatever else is seen.
