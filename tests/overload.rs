@@ -192,7 +192,7 @@ fn twice_as_slow() {
 fn cameras_that_are_too_fast_get_their_own_rate_and_cost_nobody_a_rung() {
     for factor in [1.5, 2.0] {
         let event = Event { at: ms(5000), until: Some(ms(25_000)), what: What::Overload(factor) };
-        let ran = run(&cameras(), &[event], ms(30_000), false);
+        let ran = run(&cameras(), &[event], ms(35_000), false);
         assert!(ran.changes.iter().all(|(_, _, state, _)| *state == StreamState::Full), "{:?}", ran.changes);
         let told = |word: &str| ran.changes.iter().filter(|(.., cause)| cause.starts_with(word)).count();
         assert_eq!(

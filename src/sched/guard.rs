@@ -21,6 +21,9 @@ use std::time::Duration;
 /// How long after the last cause the guard stays on.
 pub(super) const HOLD: Duration = Duration::from_secs(2);
 
+/// While the guard lets no batch begin: how soon it is asked again, if nothing happens before.
+pub(super) const RETRY: Duration = Duration::from_millis(100);
+
 /// A batch to be made, earliest deadline first: so many jobs, of which at most so many of critical streams, and
 /// so many of others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,7 +5,8 @@
 //! so a period counts a thousandth less. A frame that is early is held back until it would not be; a newer
 //! one takes its place meanwhile, and the older is dropped as early. So a camera that is too fast, or that
 //! delivers all at once what a network kept, has exactly the share of the accelerator that admission counted,
-//! always with its newest frame, and is never starved.
+//! always with its newest frame, and is never starved. A frame that could not be met any more when it may enter
+//! is not held: it is dropped at once.
 //!
 //! A frame that arrives later than the board states, by its stamp, counts as on time for up to a quarter of a
 //! period: the frame behind it, which is on time, is not held back for its sake. Live sources, whose jitter no
@@ -24,6 +25,8 @@ struct Meter<P> {
     travel: Duration,
     /// Most lateness that counts as none.
     grace: Duration,
+    /// A batch with one frame, where results that are late are not wanted.
+    fastest: Option<Duration>,
     /// When the next frame is due.
     due: Instant,
     held: Option<BatchJob<P>>,
@@ -42,8 +45,8 @@ pub(super) struct Police<P> {
 pub(super) struct Verdict<P> {
     /// It may enter now; else it is held back.
     pub(super) enters: Option<BatchJob<P>>,
-    /// Held back until now, and replaced.
-    pub(super) replaced: Option<BatchJob<P>>,
+    /// Early, and replaced or never held.
+    pub(super) dropped: Option<BatchJob<P>>,
 }
 
 impl<P> Police<P> {
@@ -53,6 +56,7 @@ impl<P> Police<P> {
             tolerance: stream.tolerance,
             travel: stream.travel,
             grace: stream.period / 4,
+            fastest: (!stream.stale_results).then(|| schedule.fastest(stream.model)),
             due: Instant::default(),
             held: None,
         });
@@ -62,21 +66,22 @@ impl<P> Police<P> {
     /// A frame has arrived at `now`.
     pub(super) fn judge(&mut self, now: Instant, job: BatchJob<P>) -> Verdict<P> {
         let meter = &mut self.meters[job.job.stream.index()];
-        let replaced = meter.held.take();
-        if now + meter.tolerance < meter.due {
-            meter.held = Some(job);
-            let opens = meter.due.saturating_sub(meter.tolerance);
-            self.next = Some(self.next.map_or(opens, |next| next.min(opens)));
-            return Verdict { enters: None, replaced };
+        let opens = meter.opens();
+        if opens <= now {
+            let dropped = meter.held.take();
+            meter.pass(now, &job);
+            return Verdict { enters: Some(job), dropped };
         }
-        meter.pass(now, &job);
-        Verdict { enters: Some(job), replaced }
+        if meter.fastest.is_some_and(|fastest| opens + fastest > job.job.deadline) {
+            return Verdict { enters: None, dropped: Some(job) };
+        }
+        self.next = Some(self.next.map_or(opens, |next| next.min(opens)));
+        Verdict { enters: None, dropped: meter.held.replace(job) }
     }
 
     /// The earliest instant at which another frame of a stream may enter; the past where it may at any time.
     pub(super) fn opens(&self, stream: usize) -> Instant {
-        let meter = &self.meters[stream];
-        meter.due.saturating_sub(meter.tolerance)
+        self.meters[stream].opens()
     }
 
     /// When the next one that is held back may enter.
@@ -89,14 +94,14 @@ impl<P> Police<P> {
         if self.next.is_none_or(|next| now < next) {
             return None;
         }
-        let open = |meter: &&mut Meter<P>| meter.held.is_some() && now + meter.tolerance >= meter.due;
+        let open = |meter: &&mut Meter<P>| meter.held.is_some() && meter.opens() <= now;
         if let Some(meter) = self.meters.iter_mut().find(open) {
             let job = meter.held.take()?;
             meter.pass(now, &job);
             return Some(job);
         }
         let held = self.meters.iter().filter(|meter| meter.held.is_some());
-        self.next = held.map(|meter| meter.due.saturating_sub(meter.tolerance)).min();
+        self.next = held.map(Meter::opens).min();
         None
     }
 
@@ -107,6 +112,10 @@ impl<P> Police<P> {
 }
 
 impl<P> Meter<P> {
+    fn opens(&self) -> Instant {
+        self.due.saturating_sub(self.tolerance)
+    }
+
     fn pass(&mut self, now: Instant, job: &BatchJob<P>) {
         let late = now.since(job.job.captured + self.travel).min(self.grace);
         self.due = self.due.max(now.saturating_sub(late)) + self.interval;

@@ -18,7 +18,7 @@
 use crate::job::{Batch, BatchJob, DropReason, Job};
 use crate::sched::Schedule;
 use crate::sched::gather::{Gather, Step, WAITING};
-use crate::sched::guard::{Choice, HOLD, Look, at_pace};
+use crate::sched::guard::{Choice, HOLD, Look, RETRY, at_pace};
 use crate::sched::pace::Pace;
 use crate::sched::police::Police;
 use crate::sched::trigger::Gate;
@@ -26,6 +26,7 @@ use crate::stream::{ModelId, StreamId};
 use crate::time::Instant;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
+use std::time::Duration;
 
 /// A waiting job's place in the order: deadline (stamp, where there is a gate), then the stream's position, then
 /// its frame number. That deadline is not the job's where its frame was late, or where the camera's stamps jump
@@ -98,9 +99,7 @@ impl<P> Scheduler<P> {
     /// Lets a job wait. What it displaces comes out of [`Scheduler::pop_ended`].
     pub fn push(&mut self, now: Instant, job: Job, payload: P) {
         let verdict = self.police.judge(now, BatchJob { job, payload });
-        if let Some(replaced) = verdict.replaced {
-            self.ended.push_back((replaced, DropReason::Early));
-        }
+        self.ended.extend(verdict.dropped.map(|job| (job, DropReason::Early)));
         match verdict.enters {
             Some(job) => self.enter(now, job),
             None => self.guard_until = self.guard_until.max(now + HOLD),
@@ -177,6 +176,20 @@ impl<P> Scheduler<P> {
     /// [`Scheduler::advance`] before, and [`Scheduler::pop_ended`] until it is empty after it.
     pub fn fill(&mut self, now: Instant, batch: &mut Batch<P>) -> bool {
         self.held_until = None;
+        loop {
+            let Some(choice) = self.choose(now) else { return false };
+            self.gather.started();
+            let ended = self.ended.len();
+            self.take_out(now, choice, batch);
+            // All that was chosen may turn out to be hopeless; then the next is to be chosen.
+            if !batch.jobs.is_empty() || self.ended.len() == ended {
+                return !batch.jobs.is_empty();
+            }
+        }
+    }
+
+    /// The batch to start now; `held_until` says when to ask again where there is none yet.
+    fn choose(&mut self, now: Instant) -> Option<Choice> {
         let look = (self.mixed && self.is_guarded(now)).then(|| self.look(now));
         // A critical job is in danger when the accelerator is not free by then.
         let latest = look.as_ref().and_then(Look::latest);
@@ -185,22 +198,19 @@ impl<P> Scheduler<P> {
             Some(look) => look.choose(),
             None => self.earliest(now),
         };
-        let Some(mut choice) = choice else { return false };
+        let Some(mut choice) = choice else {
+            // What the guard keeps back: with time the pace is forgotten and the guard ends.
+            self.held_until = self.order.iter().flatten().any(|class| !class.is_empty()).then(|| now + RETRY);
+            return None;
+        };
         let most = choice.jobs;
         let held = self.hold(now, &mut choice);
         if guarded {
             // The guard counts on batches with all that is critical.
             choice.jobs = most;
         }
-        if let Some(until) = held
-            && latest.is_none_or(|latest| until <= latest)
-        {
-            self.held_until = Some(until);
-            return false;
-        }
-        self.gather.started();
-        self.take_out(now, choice, batch);
-        !batch.jobs.is_empty()
+        self.held_until = held.filter(|&until| latest.is_none_or(|latest| until <= latest));
+        self.held_until.is_none().then_some(choice)
     }
 
     fn take_out(&mut self, now: Instant, choice: Choice, batch: &mut Batch<P>) {
