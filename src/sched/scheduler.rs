@@ -248,7 +248,8 @@ impl<P> Scheduler<P> {
         let Self { order, queues, gather, gate, schedule, .. } = self;
         let classes = &order[choice.model.index()];
         // `Reverse` makes the earliest the greatest.
-        let &Reverse((first, stream, _)) = classes.iter().filter_map(BinaryHeap::peek).max()?;
+        let chosen = [choice.critical, choice.others].into_iter().zip(classes).filter(|&(jobs, _)| jobs > 0);
+        let &Reverse((first, stream, _)) = chosen.filter_map(|(_, class)| class.peek()).max()?;
         if let Some(gate) = gate {
             let oldest = |stream: StreamId| Some(queues[stream.index()].front()?.job.captured);
             return match gate.ask(now, (stream, first), oldest) {
