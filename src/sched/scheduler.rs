@@ -204,13 +204,13 @@ impl<P> Scheduler<P> {
             return None;
         };
         let most = choice.jobs;
-        let held = self.hold(now, &mut choice);
+        let held = self.hold(now, &mut choice, latest);
         if guarded {
             // The guard counts on batches with all that is critical.
             choice.jobs = most;
         }
-        self.held_until = held.filter(|&until| latest.is_none_or(|latest| until <= latest));
-        self.held_until.is_none().then_some(choice)
+        self.held_until = held;
+        held.is_none().then_some(choice)
     }
 
     fn take_out(&mut self, now: Instant, choice: Choice, batch: &mut Batch<P>) {
@@ -243,8 +243,9 @@ impl<P> Scheduler<P> {
         }
     }
 
-    /// Until when the chosen batch is held back for frames that are due; otherwise how many of its jobs start.
-    fn hold(&mut self, now: Instant, choice: &mut Choice) -> Option<Instant> {
+    /// Until when the chosen batch is held back for frames that are due, not beyond `latest`; otherwise how many
+    /// of its jobs start.
+    fn hold(&mut self, now: Instant, choice: &mut Choice, latest: Option<Instant>) -> Option<Instant> {
         let Self { order, queues, gather, gate, schedule, .. } = self;
         let classes = &order[choice.model.index()];
         // `Reverse` makes the earliest the greatest.
@@ -252,7 +253,7 @@ impl<P> Scheduler<P> {
         let &Reverse((first, stream, _)) = chosen.filter_map(|(_, class)| class.peek()).max()?;
         if let Some(gate) = gate {
             let oldest = |stream: StreamId| Some(queues[stream.index()].front()?.job.captured);
-            return match gate.ask(now, (stream, first), oldest) {
+            return match gate.ask(now, (stream, first), latest, oldest) {
                 Ok(deadline) => {
                     let most = schedule.batch_before(choice.model, now, deadline, self.pace.get(now));
                     choice.jobs = choice.jobs.min(most);
@@ -275,7 +276,7 @@ impl<P> Scheduler<P> {
                 choice.jobs = choice.jobs.min(u16::try_from(planned).unwrap_or(u16::MAX));
                 None
             }
-            Step::Hold(until) => Some(until),
+            Step::Hold(until) => latest.is_none_or(|latest| until <= latest).then_some(until),
         }
     }
 

@@ -315,10 +315,12 @@ struct InstantOf {
 impl Gate {
     /// Asks whether the instant of the first waiting frame, stream and stamp, may start at `now`; `oldest` tells
     /// the stamp of a stream's oldest waiting frame. Its deadline if it may, else until when it is held.
+    /// Where the accelerator has to be free by `latest`, frames are not waited for beyond it.
     pub(super) fn ask(
         &mut self,
         now: Instant,
         (stream, stamp): (StreamId, Instant),
+        latest: Option<Instant>,
         oldest: impl Fn(StreamId) -> Option<Instant>,
     ) -> Result<Instant, Instant> {
         let Some(group) = self.trigger[stream.index()] else { return Ok(now) };
@@ -327,7 +329,8 @@ impl Gate {
             let until = stamp + instant.window;
             let end = stamp + instant.jitter;
             let there = |&member: &StreamId| oldest(member).is_some_and(|stamp| stamp <= end);
-            if now < until && !instant.members.iter().all(there) {
+            let may_wait = now < until && latest.is_none_or(|latest| until <= latest);
+            if may_wait && !instant.members.iter().all(there) {
                 return Err(until);
             }
             instant.let_go = Some(end);
