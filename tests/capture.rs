@@ -321,7 +321,12 @@ fn frames_that_outlive_the_pipeline_keep_their_pixels_and_then_free_their_slots(
     let share = camera.resources.share.clone();
     assert!(share.free_slots() < share.slots());
     drop(frame);
-    assert_eq!(share.free_slots(), share.slots());
+    // A streaming thread may drop its last references some milliseconds after the pipeline has stopped.
+    let end = clock::now() + LONG;
+    while share.free_slots() < share.slots() {
+        assert!(clock::now() < end, "{} of {} slots are free", share.free_slots(), share.slots());
+        std::thread::yield_now();
+    }
 }
 
 /// Holding frames back starves nobody but this stream, and does not break its pipeline.
