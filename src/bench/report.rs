@@ -27,8 +27,8 @@ fn headline(found: &Found) -> Option<&Probe> {
     confirmed.or_else(|| found.probes.iter().rev().find(at))
 }
 
-/// Frames in time a second at the number found, against the bare loop's; the median of the confirmations.
-fn efficiency(board: &Board, found: &Found) -> Option<f64> {
+/// Frames in time a second at the number found; the median of the confirmations.
+fn carried(found: &Found) -> Option<f64> {
     let streams = found.streams?;
     let confirmed = found
         .probes
@@ -39,12 +39,18 @@ fn efficiency(board: &Board, found: &Found) -> Option<f64> {
         rates.push(headline(found).map_or(0.0, Probe::rate));
     }
     rates.sort_by(f64::total_cmp);
-    Some(rates[rates.len() / 2] / found.limits.bare.rate(board))
+    Some(rates[rates.len() / 2])
 }
 
-/// Share of what capacity allows (what is offered, or the bare loop's rate where that is less) that was met.
-fn met_ratio(board: &Board, found: &Found, probe: &Probe) -> f64 {
-    probe.rate() / probe.offered.min(found.limits.bare.rate(board))
+/// The same against the bare loop's.
+fn efficiency(board: &Board, found: &Found) -> Option<f64> {
+    Some(carried(found)? / found.limits.bare.rate(board))
+}
+
+/// Share of what capacity allows that was met: of what was carried in time at the number found, or of what is
+/// offered where that is less. (The bare loop's rate knows no deadlines.)
+fn met_ratio(found: &Found, probe: &Probe) -> f64 {
+    probe.rate() / probe.offered.min(carried(found).unwrap_or(f64::INFINITY))
 }
 
 /// Everything, for programs.
@@ -63,7 +69,8 @@ pub fn to_json(board: &Board, settings: &Settings, found: &Found, at: &Circumsta
             "offered": factor,
             "streams": probe.offer.streams,
             "rate": rounded(probe.offer.rate),
-            "met_ratio": rounded(met_ratio(board, found, probe)),
+            "met_ratio": rounded(met_ratio(found, probe)),
+            "efficiency": rounded(probe.rate() / limits.bare.rate(board)),
             "critical_missed": probe.critical.total(),
             "critical_missed_by": causes(&probe.critical),
             "valid": probe.punctuality.is_valid(),
@@ -165,8 +172,10 @@ pub fn table(board: &Board, settings: &Settings, found: &Found, at: &Circumstanc
     for (factor, probe) in &found.overload {
         let _ = write!(
             text,
-            "\n{factor} times that load: {:.1} % of what capacity allows was in time; critical frames missed: {}",
-            met_ratio(board, found, probe) * 100.0,
+            "\n{factor} times that load: {:.1} % of what was in time before still was ({:.1} % of what a bare loop \
+             computes); critical frames missed: {}",
+            met_ratio(found, probe) * 100.0,
+            probe.rate() / limits.bare.rate(board) * 100.0,
             probe.critical.total(),
         );
         let causes = causes(&probe.critical);
