@@ -220,6 +220,7 @@ impl<P> Pipeline<P> {
         }
         if !self.watchdog.passes(stream, sequence) {
             let reason = if rung == Rung::Shed { DropReason::Shed } else { DropReason::Skipped };
+            self.scheduler.left_out(now, stream, captured);
             self.drop_run(stream, Lost { sequence, count: 1, captured, reason });
             return;
         }
@@ -241,6 +242,7 @@ impl<P> Pipeline<P> {
             let index = lost.count - 1 - back;
             let captured = lost.captured + period.saturating_mul(u32::try_from(index).unwrap_or(u32::MAX));
             self.aligner.captured(stream, lost.sequence + index, captured);
+            self.scheduler.lost(stream, captured);
         }
         self.drop_run(stream, lost);
     }
@@ -284,7 +286,7 @@ impl<P> Pipeline<P> {
         self.batches.jobs += batch.jobs.len() as u64;
         self.batches.service.record(batch.service);
         let planned = self.scheduler.schedule().planned(batch.model, batch.jobs.len() as u16);
-        self.watchdog.batch_done(planned, batch.service);
+        self.watchdog.batch_done(batch.completed, planned, batch.service);
         self.done.push_back(batch);
     }
 
@@ -448,6 +450,7 @@ impl<P> Pipeline<P> {
     fn change_rung(&mut self, now: Instant, stream: StreamId, rung: Rung, cause: Cause) {
         let totals = &mut self.tracks[stream.index()].totals;
         totals.rung_changes += 1;
+        self.scheduler.set_every(stream, rung.every());
         if totals.state.is_served() || totals.state == StreamState::Shed {
             self.change(now, stream, rung.state(), &words(cause));
         }

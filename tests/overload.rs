@@ -3,6 +3,7 @@
 mod common;
 
 use common::{board, ms, stream};
+use ocelli::bench;
 use ocelli::board::{Board, SourceSpec};
 use ocelli::job::Outcome;
 use ocelli::record::Message;
@@ -146,10 +147,10 @@ fn overloaded(factor: f64) {
     let met = ran.met(6.0, 24.0) as f64 / allowed;
     assert!(met >= 0.95, "{met:.3} of what capacity allows; {about}");
 
-    // The evidence is the second slow batch.
+    // The evidence is work left over that takes a quarter of the bound: at 1.35 of the capacity, after 71 ms.
     let evidence = ran.ladder().next().expect("a step down").0;
     let from = ran.misses().map(|end| end.finished).min().unwrap_or(evidence);
-    assert!(evidence <= from + PERIOD && evidence <= at(5.0) + 2 * PERIOD, "{about}");
+    assert!(evidence <= from + PERIOD && evidence <= at(5.0) + 4 * PERIOD, "{about}");
 
     let mut rungs = [StreamState::Full; STREAMS];
     let (mut last_up, mut most_rungs) = ([None::<Instant>; STREAMS], 0);
@@ -251,5 +252,59 @@ fn the_guarantee_is_withdrawn_and_given_again_aloud() {
         assert!(again.0 >= at(5.9) + HOLD && again.0 <= at(6.5) + HOLD, "{again:?}");
         let expected = serde_json::json!({"holds": true, "streams": 6, "revoked": 1});
         assert_eq!(ran.summary["certificate"], expected);
+    }
+}
+
+/// A run of `boards/bench.toml` with so many streams, all served: frames met a second after the first five, and
+/// critical ones missed at any time.
+fn crowded(releases: bench::Releases, streams: usize) -> (f64, usize) {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let template = Board::load(&root.join("boards/bench.toml")).expect("a board");
+    let settings = bench::Settings {
+        percentile: bench::Percentile::P99_9,
+        releases,
+        sources: bench::Sources::Memory,
+        seed: 0,
+        probe: ms(1000),
+        confirmations: 0,
+        confirmation: None,
+        profile: ms(1000),
+        retries: 0,
+        most: streams,
+        finer: false,
+        overload: false,
+        sweep: false,
+    };
+    let board = bench::like(&template, bench::Offer { streams, rate: 1.0 }, &settings);
+    let service = sim::service_of(&board).expect("a simulated accelerator");
+    let schedule = Schedule::overcommitted_for_measuring(&board, sim::profile(&board, &service));
+    let plan = Plan { service, scenario: Scenario::default(), seed: 0, time: ms(20_000) };
+    let (mut met, mut missed) = (0, 0);
+    sim::simulate(Arc::new(board.clone()), schedule, plan, &mut |message| {
+        if let Message::Frame(record) = message {
+            let critical = board.streams[record.stream.index()].criticality == Criticality::Critical;
+            missed += usize::from(critical && record.outcome != Outcome::Met);
+            met += usize::from(record.captured >= at(5.0) && record.outcome == Outcome::Met);
+        }
+        Ok::<(), ()>(())
+    })
+    .expect("nothing fails here");
+    (met as f64 / 15.0, missed)
+}
+
+/// More cameras than can be in time, whose deadlines leave no room for detours (D = P): no collapse, whether the
+/// accelerator could compute that many frames or not.
+#[test]
+fn too_many_cameras_cost_no_critical_frame_and_nearly_no_throughput() {
+    for (releases, fit) in [(bench::Releases::Staggered, 52), (bench::Releases::Aligned, 60)] {
+        let (carried, _) = crowded(releases, fit);
+        assert!(carried >= 0.999 * fit as f64 / PERIOD.as_secs_f64(), "{fit} {releases:?} fit: {carried}");
+        for streams in [56, 64, 72, 78, 96, 104, 128].into_iter().filter(|&streams| streams > fit) {
+            let (met, missed) = crowded(releases, streams);
+            assert!(met >= 0.95 * carried, "{releases:?} {streams}: {met} of {carried} frames a second");
+            // Before the first miss nothing says that so few are too many.
+            let allowed = if streams < 72 { 20 } else { 0 };
+            assert!(missed <= allowed, "{releases:?} {streams}: {missed} critical frames missed");
+        }
     }
 }

@@ -120,8 +120,13 @@ struct Expected {
     bound: Duration,
     /// The last hold that waited for its next frame, and that frame's latest arrival.
     held_for: Option<(u64, u64)>,
-    /// Which frame after the newest is expected, and its deadline in the order.
+    /// Every which frame comes to wait; the others are left out. None does: 0.
+    every: u32,
+    /// Frames left out since the last one that came.
+    left_out: u32,
+    /// Which frame after the newest is expected, after how many that did not come, and its deadline in the order.
     ahead: u32,
+    absent: u32,
     listed: Option<u64>,
 }
 
@@ -141,7 +146,10 @@ impl Gather {
                     phase: Phase::new(stream.period),
                     bound: stream.latency_bound,
                     held_for: None,
+                    every: 1,
+                    left_out: 0,
                     ahead: 1,
+                    absent: 0,
                     listed: None,
                 })
                 .collect(),
@@ -163,12 +171,36 @@ impl Gather {
         self.unlist(job.stream);
         let expected = &mut self.streams[job.stream.index()];
         expected.phase.observe(job.captured, job.arrived);
-        expected.ahead = 1;
+        (expected.ahead, expected.absent, expected.left_out) = (expected.every, 0, 0);
         // Its coming changes the plan only if it was not foreseen, or is all that was waited for.
         let foreseen = expected.held_for.take().filter(|&(number, _)| number == self.holds);
         let stands = |hold: &Hold| hold.missing > 1 && foreseen.is_some_and(|(_, by)| by != hold.until);
         self.hold = self.hold.filter(stands).map(|hold| Hold { missing: hold.missing - 1, ..hold });
         self.list(job.stream);
+    }
+
+    /// A frame came that was left out: the phase goes on, and who waits for it need not.
+    pub(super) fn left_out(&mut self, now: Instant, stream: StreamId, captured: Instant) {
+        if self.services.is_empty() {
+            return;
+        }
+        self.unlist(stream);
+        let expected = &mut self.streams[stream.index()];
+        expected.phase.observe(captured, now);
+        expected.left_out += 1;
+        (expected.ahead, expected.absent) = (expected.every.saturating_sub(expected.left_out).max(1), 0);
+        if expected.held_for.take().is_some_and(|(number, _)| number == self.holds) {
+            self.hold = None;
+        }
+        self.list(stream);
+    }
+
+    /// From now on only every so many frames come to wait; 0: none.
+    pub(super) fn set_every(&mut self, stream: StreamId, every: u32) {
+        self.unlist(stream);
+        self.streams[stream.index()].every = every;
+        self.streams[stream.index()].ahead = every.max(1);
+        self.list(stream);
     }
 
     fn unlist(&mut self, stream: StreamId) {
@@ -181,7 +213,7 @@ impl Gather {
 
     fn list(&mut self, stream: StreamId) {
         let expected = &mut self.streams[stream.index()];
-        if expected.ahead > ABSENT {
+        if expected.absent >= ABSENT || expected.every == 0 {
             return;
         }
         if let Some(slot) = expected.slot(stream, expected.ahead) {
@@ -263,6 +295,7 @@ impl Gather {
             }
             self.unlist(stream);
             self.streams[stream.index()].ahead += 1;
+            self.streams[stream.index()].absent += 1;
             self.list(stream);
         }
         self.due.clear();
@@ -277,8 +310,7 @@ impl Gather {
             if slot.release > now {
                 self.slots.push(slot);
             }
-            let next =
-                slot.due.and_then(|(stream, ahead)| self.streams[stream.index()].slot(stream, ahead + 1));
+            let next = slot.due.and_then(|(stream, ahead)| self.streams[stream.index()].next(stream, ahead));
             if let Some(next) = next {
                 // Equal periods: at the end.
                 let at =
@@ -342,6 +374,11 @@ impl Gather {
 }
 
 impl Expected {
+    /// The frame to come after that one.
+    fn next(&self, stream: StreamId, ahead: u32) -> Option<Slot> {
+        self.slot(stream, ahead + self.every)
+    }
+
     fn slot(&self, stream: StreamId, ahead: u32) -> Option<Slot> {
         let due = self.phase.due(ahead)?;
         let deadline = (due.stamp + self.bound).saturating_sub(TAIL).as_nanos();

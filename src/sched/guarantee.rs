@@ -78,6 +78,14 @@
 //! began: where a foreign batch was in service at j's arrival, j ended at most beta + clear after it; otherwise
 //! only critical batches were ahead of j, which is theorem 1 for C. Each way j ended by its target. ∎
 //!
+//! *What may come meanwhile.* beta reckons with all of C at once. Where C has one model k, a foreign batch that ends
+//! at e is as harmless if, with M the number of critical jobs that wait and are not in it and of those that may
+//! arrive until e (a stream's next one not before [`super::police`] lets it in, later ones a spacing apart), M <= B
+//! and `e + l_k(M) <= arrival + T` for each of them. *Proof.* As above, where the last foreign batch after (or at)
+//! j's arrival is such a one: at e, or when it ends before, j is outstanding with at most M - 1 others; nothing cuts
+//! their batch, so that all of them run at once and j ends by e + l_k(M). Who arrives later meets critical batches
+//! only, or another foreign one that was asked about it. ∎
+//!
 //! Other streams appear nowhere in it but in beta. Service times that are p times as long as planned are covered
 //! while p * clear is taken for clear (and theorem 1 holds with p * l): the scheduler measures p
 //! ([`super::pace`]).

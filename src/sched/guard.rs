@@ -3,17 +3,17 @@
 //!
 //! While the certificate stands, earliest deadline first is what theorem 1 of [`super::guarantee`] covers, and
 //! nothing is changed. Under guard theorem 2's conditions are asked of each batch with service times at the
-//! present pace. Under guard means: the profile is provisional, a batch overran or failed, or a frame came
-//! early, within [`HOLD`]; or whoever watches over the heart says so. What was started before goes on: the
+//! present pace. Under guard means: the profile is provisional, a batch overran or failed, a frame came early, or
+//! not all that waited could be met, within [`HOLD`]; or whoever watches over the heart says so. What was started before goes on: the
 //! guard bounds what begins after its cause.
 //!
 //! Where the critical streams are not certain to be in time even alone (a provisional profile admits them by
 //! utilisation), the same rule runs on what can be hoped for, one batch of theirs: no guarantee.
 
-use crate::board::MAX_MODELS;
 use crate::job::Job;
 use crate::sched::Schedule;
 use crate::sched::admission::TAIL;
+use crate::sched::early::Early;
 use crate::stream::ModelId;
 use crate::time::{Instant, nanos};
 use std::time::Duration;
@@ -24,27 +24,59 @@ pub(super) const HOLD: Duration = Duration::from_secs(2);
 /// While the guard lets no batch begin: how soon it is asked again, if nothing happens before.
 pub(super) const RETRY: Duration = Duration::from_millis(100);
 
+/// Positions of the lists of deadlines.
+pub(super) const CRITICAL: usize = 0;
+pub(super) const OTHERS: usize = 1;
+pub(super) const ALL: usize = 2;
+
 /// A batch to be made, earliest deadline first: so many jobs, of which at most so many of critical streams, and
-/// so many of others.
+/// so many of others. The first few of each class are given up before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Choice {
     pub(super) model: ModelId,
     pub(super) jobs: u16,
     pub(super) critical: u16,
     pub(super) others: u16,
+    pub(super) given_up: [u16; 2],
 }
 
 /// What waits of one model.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Waiting {
     /// Jobs of critical streams.
     critical: u16,
     /// Their latest end, and the latest end of a batch without them.
     end: Option<Instant>,
     free: Option<Instant>,
-    /// The earliest deadlines in their order.
-    pub(super) first_critical: Option<Instant>,
-    pub(super) first_other: Option<Instant>,
+    /// All deadlines of critical jobs, of others, and of all, ascending.
+    pub(super) deadlines: [Vec<Instant>; 3],
+}
+
+impl Waiting {
+    /// Nothing, with room for so many jobs.
+    pub(super) fn with_capacity(jobs: usize) -> Self {
+        let deadlines = [(); 3].map(|()| Vec::with_capacity(jobs));
+        Self { deadlines, ..Self::default() }
+    }
+
+    /// Begins anew, with these deadlines of critical jobs and of others.
+    pub(super) fn list(
+        &mut self,
+        critical: impl Iterator<Item = Instant>,
+        others: impl Iterator<Item = Instant>,
+    ) {
+        (self.critical, self.end, self.free) = (0, None, None);
+        let [ours, theirs, all] = &mut self.deadlines;
+        [&mut *ours, &mut *theirs, &mut *all].into_iter().for_each(Vec::clear);
+        ours.extend(critical);
+        theirs.extend(others);
+        all.extend(ours.iter().chain(theirs.iter()));
+        [ours, theirs, all].into_iter().for_each(|deadlines| deadlines.sort_unstable());
+    }
+
+    fn first(&self, class: usize) -> Option<Instant> {
+        self.deadlines[class].first().copied()
+    }
 }
 
 /// All that waits, by model, for one decision.
@@ -56,7 +88,21 @@ pub(super) struct Look<'s> {
     /// Longest batch with others' jobs: what is critical can wait for as long, from its arrival on, and is let
     /// in by [`super::police`] at a known instant at the earliest.
     blocking: Duration,
-    pub(super) models: [Waiting; MAX_MODELS],
+    models: &'s mut [Waiting],
+    /// What may come meanwhile, where all that is critical has one model.
+    model: Option<ModelId>,
+    next: &'s [Next],
+}
+
+/// A critical stream's next frame.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Next {
+    /// When it may enter at the earliest.
+    pub(super) from: Instant,
+    /// The least time between it and the one after it.
+    pub(super) spacing: Duration,
+    /// Longest response.
+    pub(super) target: Duration,
 }
 
 /// `d` times `pace`.
@@ -65,8 +111,15 @@ pub(super) fn at_pace(d: Duration, pace: f64) -> Duration {
 }
 
 impl<'s> Look<'s> {
-    pub(super) fn new(schedule: &'s Schedule, now: Instant, pace: f64, blocking: Duration) -> Self {
-        Self { schedule, now, pace, blocking, models: [Waiting::default(); MAX_MODELS] }
+    pub(super) fn new(
+        schedule: &'s Schedule,
+        now: Instant,
+        pace: f64,
+        blocking: Duration,
+        models: &'s mut [Waiting],
+        (model, next): (Option<ModelId>, &'s [Next]),
+    ) -> Self {
+        Self { schedule, now, pace, blocking, models, model, next }
     }
 
     /// A critical stream has so many jobs waiting, and this is the first to be met.
@@ -88,52 +141,88 @@ impl<'s> Look<'s> {
 
     /// The batch to begin; `None` when nothing may.
     pub(super) fn choose(&self) -> Option<Choice> {
-        let any = |waiting: &Waiting| waiting.first_critical.into_iter().chain(waiting.first_other).min();
-        let earliest = |of: &dyn Fn(&Waiting) -> Option<Instant>| {
-            let deadlines = self.models.iter().enumerate().filter_map(|(m, w)| of(w).map(|at| (at, m)));
-            deadlines.min().map(|(_, model)| model)
+        let earliest = |class: usize| {
+            let firsts = self.models.iter().enumerate();
+            firsts.filter_map(|(model, waiting)| Some((waiting.first(class)?, model))).min()
         };
-        let critical = earliest(&|waiting| waiting.first_critical);
-        if let Some(mixed) = earliest(&any).and_then(|model| self.with_others(model)) {
+        if let Some(mixed) = earliest(ALL).and_then(|(_, model)| self.with_others(model)) {
             return Some(mixed);
         }
-        let Some(model) = critical else {
+        let Some((_, model)) = earliest(CRITICAL) else {
             // Nothing critical waits, and the first one's batch would be too long for what may arrive.
-            let mut least: Option<(Instant, Choice)> = None;
-            for model in 0..MAX_MODELS {
-                let first = self.models[model].first_other;
-                if let Some((at, choice)) = first.zip(self.with_others(model))
-                    && least.is_none_or(|(least, _)| at < least)
-                {
-                    least = Some((at, choice));
-                }
-            }
-            return least.map(|(_, choice)| choice);
+            let each = (0..self.models.len())
+                .filter_map(|model| Some((self.models[model].first(OTHERS)?, self.with_others(model)?)));
+            return each.min_by_key(|&(first, _)| first).map(|(_, choice)| choice);
         };
         self.with_others(model).or_else(|| {
-            let jobs = self.within(ModelId(model as u8), self.models[model].first_critical?);
-            Some(Choice { model: ModelId(model as u8), jobs, critical: jobs, others: 0 })
+            let (skipped, jobs) =
+                self.early(model).some(&self.models[model].deadlines[CRITICAL], 0, usize::MAX);
+            let (skipped, jobs) = (skipped as u16, jobs as u16);
+            let model = ModelId(model as u8);
+            Some(Choice { model, jobs, critical: jobs, others: 0, given_up: [skipped, 0] })
         })
     }
 
     /// A batch of `model` with all that is critical and as many others as may be in it; `None` where none may.
     fn with_others(&self, index: usize) -> Option<Choice> {
         let (model, waiting) = (ModelId(index as u8), &self.models[index]);
-        let first = waiting.first_critical.into_iter().chain(waiting.first_other).min()?;
-        waiting.first_other?;
+        waiting.first(OTHERS)?;
         let elsewhere = self.models.iter().enumerate().filter(|&(other, _)| other != index);
         let free = elsewhere.filter_map(|(_, other)| other.free).min();
-        let latest = free.into_iter().chain(waiting.end).min();
-        let most = self.within(model, first);
-        let allowed = (waiting.critical + 1..=most).rev().find(|&jobs| {
+        let most = match waiting.first(CRITICAL) {
+            Some(first) => self.schedule.batch_before(model, self.now, first, self.pace),
+            None => self.schedule.max_batch(model),
+        };
+        let harmless = |&jobs: &u16| {
             let service = at_pace(self.schedule.planned(model, jobs), self.pace);
-            service <= self.blocking && latest.is_none_or(|latest| self.now + service <= latest)
-        })?;
-        let others = allowed - waiting.critical;
-        Some(Choice { model, jobs: allowed, critical: waiting.critical, others })
+            let end = self.now + service;
+            let whatever_comes = service <= self.blocking && free.is_none_or(|free| end <= free);
+            waiting.end.is_none_or(|latest| end <= latest) && (whatever_comes || self.clears(index, end))
+        };
+        let allowed = (waiting.critical + 1..=most).rev().find(harmless)?;
+        let (critical, room) = (usize::from(waiting.critical), usize::from(allowed - waiting.critical));
+        let early = self.early(index);
+        let (skipped, others) = if early.all_in_turn(&waiting.deadlines[ALL]) {
+            (0, early.first(&waiting.deadlines[OTHERS], critical).min(room))
+        } else {
+            early.drop(&waiting.deadlines[OTHERS], critical, room)
+        };
+        let (skipped, others) = (skipped as u16, others as u16);
+        let jobs = waiting.critical + others;
+        (others > 0).then_some(Choice {
+            model,
+            jobs,
+            critical: waiting.critical,
+            others,
+            given_up: [0, skipped],
+        })
     }
 
-    fn within(&self, model: ModelId, deadline: Instant) -> u16 {
-        self.schedule.batch_before(model, self.now, deadline, self.pace)
+    /// Whether all critical jobs that wait for another model, or may have come by then, are in time in one batch
+    /// when the accelerator is free at `end`.
+    fn clears(&self, index: usize, end: Instant) -> bool {
+        let Some(model) = self.model else { return false };
+        let (mut jobs, mut latest) = match &self.models[model.index()] {
+            waiting if model.index() != index => (u64::from(waiting.critical), waiting.end),
+            _ => (0, None),
+        };
+        for next in self.next {
+            let from = next.from.max(self.now);
+            if from <= end {
+                jobs += 1 + nanos(end.since(from)) / nanos(next.spacing).max(1);
+                let target = from + next.target;
+                latest = Some(latest.map_or(target, |least| least.min(target)));
+            }
+        }
+        let Some(latest) = latest else { return true };
+        let fits = |jobs| jobs <= self.schedule.max_batch(model);
+        u16::try_from(jobs)
+            .ok()
+            .filter(|&jobs| fits(jobs))
+            .is_some_and(|jobs| end + at_pace(self.schedule.planned(model, jobs), self.pace) <= latest)
+    }
+
+    fn early(&self, model: usize) -> Early<'_> {
+        Early { schedule: self.schedule, model: ModelId(model as u8), now: self.now, pace: self.pace }
     }
 }

@@ -3,7 +3,8 @@
 //! The accelerator is given work whenever it is free: the model of the earliest deadline, and of that model
 //! as many jobs, earliest first, as end before that deadline as planned. A stream's queue is as deep as its
 //! bound is long; where it is full the newest frame wins. Jobs that can't be met any more are dropped before
-//! they cost accelerator time. Early frames are held back ([`super::police`]), and while a premise of the
+//! they cost accelerator time, and where not all can be met a few are given up for larger batches
+//! ([`super::early`]). Early frames are held back ([`super::police`]), and while a premise of the
 //! guarantee is in doubt critical jobs come first ([`super::guard`]). A batch may be held back for frames that
 //! are due: where streams were admitted by their hardware triggers, until an instant's frames are there, in the
 //! order of the stamps and never two instants in one batch ([`super::trigger`]); else as learned phases tell
@@ -13,12 +14,14 @@
 //! deadline may pass, but it does not overtake or cut short what admission did not expect it to.
 //!
 //! Work a call: O(log n) a job in and out; a superseded job's heap entry is found dead when it comes to the
-//! top, or cleared when the heap is full.
+//! top, or cleared when the heap is full. Under guard, and where not all can be met, all n that wait are sorted
+//! for a batch: O(n log n).
 
 use crate::job::{Batch, BatchJob, DropReason, Job};
 use crate::sched::Schedule;
+use crate::sched::early::Early;
 use crate::sched::gather::{Gather, Step, WAITING};
-use crate::sched::guard::{Choice, HOLD, Look, RETRY, at_pace};
+use crate::sched::guard::{ALL, Choice, HOLD, Look, Next, RETRY, Waiting, at_pace};
 use crate::sched::pace::Pace;
 use crate::sched::police::Police;
 use crate::sched::trigger::Gate;
@@ -58,6 +61,11 @@ pub struct Scheduler<P> {
     pace: Pace,
     guard_asked: bool,
     guard_until: Instant,
+    /// What waits of each model, for one decision.
+    waiting: Vec<Waiting>,
+    /// The critical streams' next frames, for one decision; and the model of all of them, where it is one.
+    next: Vec<Next>,
+    one_model: Option<ModelId>,
 }
 
 impl<P> Scheduler<P> {
@@ -72,7 +80,13 @@ impl<P> Scheduler<P> {
         let order = (0..models).map(|_| [(); 2].map(|()| BinaryHeap::with_capacity(2 * waiting))).collect();
         let critical: Vec<usize> =
             (0..streams.len()).filter(|&index| streams[index].reserve.is_some()).collect();
+        let model = |&index: &usize| schedule.streams()[index].model;
+        let one_model =
+            critical.first().map(model).filter(|&one| critical.iter().all(|index| model(index) == one));
         Self {
+            next: Vec::with_capacity(critical.len()),
+            // Whether they are in time behind each other is theorem 1 for them, and has to hold.
+            one_model: one_model.filter(|_| schedule.critical_certain()),
             newest: vec![Instant::default(); queues.len()],
             police: Police::new(&schedule),
             gather: Gather::new(&schedule),
@@ -87,6 +101,7 @@ impl<P> Scheduler<P> {
             pace: Pace::new(),
             guard_asked: false,
             guard_until: Instant::default(),
+            waiting: (0..models).map(|_| Waiting::with_capacity(waiting)).collect(),
         }
     }
 
@@ -129,6 +144,24 @@ impl<P> Scheduler<P> {
         order.push(key);
     }
 
+    /// A frame will not come here: it was lost.
+    pub fn lost(&mut self, stream: StreamId, captured: Instant) {
+        if let Some(gate) = &mut self.gate {
+            gate.absent(stream, captured);
+        }
+    }
+
+    /// A frame came, and was left out for load.
+    pub fn left_out(&mut self, now: Instant, stream: StreamId, captured: Instant) {
+        self.lost(stream, captured);
+        self.gather.left_out(now, stream, captured);
+    }
+
+    /// Of a stream's frames only every so many will come here; none: all are left out.
+    pub fn set_every(&mut self, stream: StreamId, every: Option<u64>) {
+        self.gather.set_every(stream, every.map_or(0, |every| every as u32));
+    }
+
     /// Takes out one job that is over without a batch, and why.
     pub fn pop_ended(&mut self) -> Option<(BatchJob<P>, DropReason)> {
         self.ended.pop_front()
@@ -155,8 +188,7 @@ impl<P> Scheduler<P> {
 
     /// Whether the result would be late, and unwanted, even if the job's batch started now.
     fn is_hopeless(&self, now: Instant, job: &Job) -> bool {
-        let fastest = at_pace(self.schedule.fastest(job.model), self.pace.get(now));
-        now + fastest > job.deadline && !self.schedule.stream(job.stream).stale_results
+        is_hopeless(&self.schedule, self.pace.get(now), now, job)
     }
 
     /// Takes out any waiting job, to end it.
@@ -190,21 +222,28 @@ impl<P> Scheduler<P> {
 
     /// The batch to start now; `held_until` says when to ask again where there is none yet.
     fn choose(&mut self, now: Instant) -> Option<Choice> {
-        let look = (self.mixed && self.is_guarded(now)).then(|| self.look(now));
-        // A critical job is in danger when the accelerator is not free by then.
-        let latest = look.as_ref().and_then(Look::latest);
-        let guarded = look.is_some();
-        let choice = match look {
-            Some(look) => look.choose(),
-            None => self.earliest(now),
+        let first = if self.mixed && self.is_guarded(now) { None } else { Some(self.earliest(now)) };
+        let (choice, latest) = match first {
+            Some(Some((choice, true))) => (Some(choice), None),
+            // Somebody has to be late: not those that are critical.
+            Some(Some((choice, false))) => {
+                if !self.mixed {
+                    return Some(self.give_up(now, choice.model));
+                }
+                self.guard_until = self.guard_until.max(now + HOLD);
+                self.choose_guarded(now)
+            }
+            Some(None) => (None, None),
+            None => self.choose_guarded(now),
         };
+        let guarded = latest.is_some();
         let Some(mut choice) = choice else {
             // What the guard keeps back: with time the pace is forgotten and the guard ends.
             self.held_until = self.order.iter().flatten().any(|class| !class.is_empty()).then(|| now + RETRY);
             return None;
         };
         let most = choice.jobs;
-        let held = self.hold(now, &mut choice, latest);
+        let held = self.hold(now, &mut choice, latest.flatten());
         if guarded {
             // The guard counts on batches with all that is critical.
             choice.jobs = most;
@@ -214,8 +253,11 @@ impl<P> Scheduler<P> {
     }
 
     fn take_out(&mut self, now: Instant, choice: Choice, batch: &mut Batch<P>) {
-        let Choice { model, jobs, mut critical, mut others } = choice;
+        let Choice { model, jobs, mut critical, mut others, given_up } = choice;
         batch.model = model;
+        for (class, given_up) in given_up.into_iter().enumerate() {
+            self.end(now, (model, class), given_up, jobs, batch);
+        }
         let mut first = None;
         while batch.jobs.len() < usize::from(jobs) {
             let order = &mut self.order[model.index()];
@@ -240,6 +282,34 @@ impl<P> Scheduler<P> {
             }
             batch.jobs.push(job);
             *if class == 0 { &mut critical } else { &mut others } -= 1;
+        }
+    }
+
+    /// Ends the first jobs of a class that are not past anyway; those whose results are wanted late go with the
+    /// batch, of at most `most` jobs.
+    fn end(
+        &mut self,
+        now: Instant,
+        (model, class): (ModelId, usize),
+        mut jobs: u16,
+        most: u16,
+        batch: &mut Batch<P>,
+    ) {
+        while jobs > 0 {
+            let order = &mut self.order[model.index()][class];
+            let Some(&Reverse(key @ (_, stream, _))) = order.peek() else { break };
+            let stale_results = self.schedule.stream(stream).stale_results;
+            if stale_results && batch.jobs.len() >= usize::from(most) {
+                break;
+            }
+            order.pop();
+            let Some(job) = take(&mut self.queues, key) else { continue };
+            jobs -= u16::from(job.job.deadline > now);
+            if stale_results {
+                batch.jobs.push(job);
+            } else {
+                self.ended.push_back((job, DropReason::Hopeless));
+            }
         }
     }
 
@@ -280,14 +350,52 @@ impl<P> Scheduler<P> {
         }
     }
 
-    /// The model of the earliest deadline, and as many jobs as end before it.
-    fn earliest(&self, now: Instant) -> Option<Choice> {
+    /// The model of the earliest deadline, and as many jobs as end before it; and whether all that waits for it
+    /// can be met, this batch and then the next ones.
+    fn earliest(&mut self, now: Instant) -> Option<(Choice, bool)> {
         let heads = self.order.iter().enumerate().filter_map(|(model, classes)| {
             classes.iter().filter_map(BinaryHeap::peek).max().map(|key| (key, ModelId(model as u8)))
         });
         let (&Reverse(key), model) = heads.max_by_key(|&(key, _)| key)?;
         let jobs = self.schedule.batch_before(model, now, self.deadline(key), self.pace.get(now));
-        Some(Choice { model, jobs, critical: jobs, others: jobs })
+        let most: usize = self.order[model.index()].iter().map(BinaryHeap::len).sum();
+        let whole = usize::from(jobs) >= most.min(usize::from(self.schedule.max_batch(model)));
+        // An instant's frames have one deadline: who is first makes no difference.
+        let fits = whole || self.gate.is_some() || {
+            self.list(now, model);
+            self.early(now, model).all_in_turn(&self.waiting[model.index()].deadlines[ALL])
+        };
+        Some((Choice { model, jobs, critical: jobs, others: jobs, given_up: [0; 2] }, fits))
+    }
+
+    /// A batch of one model that not all can be in, where all are alike.
+    fn give_up(&self, now: Instant, model: ModelId) -> Choice {
+        let (given_up, jobs) =
+            self.early(now, model).some(&self.waiting[model.index()].deadlines[ALL], 0, usize::MAX);
+        let (given_up, jobs) = (given_up as u16, jobs as u16);
+        let class = usize::from(self.critical.is_empty());
+        let mut choice = Choice { model, jobs, critical: jobs, others: jobs, given_up: [0; 2] };
+        choice.given_up[class] = given_up;
+        choice
+    }
+
+    fn early(&self, now: Instant, model: ModelId) -> Early<'_> {
+        Early { schedule: &self.schedule, model, now, pace: self.pace.get(now) }
+    }
+
+    /// Lists the deadlines of what waits for a model.
+    fn list(&mut self, now: Instant, model: ModelId) {
+        let Self { waiting, order, queues, gate, .. } = self;
+        let gated = gate.is_some();
+        // A result that is wanted however late presses nobody any more.
+        let past = |deadline: Instant| if deadline <= now { now + Duration::MAX } else { deadline };
+        let [critical, others] = order[model.index()].each_ref().map(|class| {
+            class.iter().filter_map(|&Reverse(key)| {
+                let job = find(queues, key)?;
+                Some(past(if gated { job.deadline } else { key.0 }))
+            })
+        });
+        waiting[model.index()].list(critical, others);
     }
 
     /// The deadline of a waiting job.
@@ -298,25 +406,35 @@ impl<P> Scheduler<P> {
         }
     }
 
-    /// What waits, as the guard looks at it.
-    fn look(&self, now: Instant) -> Look<'_> {
+    /// The batch that the guard lets begin, and when the accelerator has to be free for what is critical and
+    /// waits.
+    #[allow(clippy::option_option)] // Guarded or not; and something critical waits or not.
+    fn choose_guarded(&mut self, now: Instant) -> (Option<Choice>, Option<Option<Instant>>) {
+        for model in 0..self.order.len() {
+            self.list(now, ModelId(model as u8));
+        }
         let pace = self.pace.get(now);
         // What is critical may wait for so long, and none comes before this.
         let next = self.critical.iter().map(|&stream| self.police.opens(stream)).min();
         let blocking =
             self.schedule.blocking(pace).saturating_add(next.map_or(Duration::ZERO, |next| next.since(now)));
-        let mut look = Look::new(&self.schedule, now, pace, blocking);
-        for (waiting, classes) in look.models.iter_mut().zip(&self.order) {
-            let first = |class: usize| classes[class].peek().map(|&Reverse(key)| self.deadline(key));
-            (waiting.first_critical, waiting.first_other) = (first(0), first(1));
-        }
-        for &stream in &self.critical {
-            let queue = &self.queues[stream];
-            if let Some(oldest) = queue.iter().find(|waiting| !self.is_hopeless(now, &waiting.job)) {
+        let Self { schedule, queues, critical, waiting, next, one_model, police, .. } = self;
+        next.clear();
+        next.extend(critical.iter().filter_map(|&stream| {
+            let admitted = &schedule.streams()[stream];
+            let (target, _) = admitted.reserve?;
+            let spacing = admitted.period.saturating_sub(admitted.tolerance);
+            Some(Next { from: police.opens(stream), spacing, target })
+        }));
+        let mut look = Look::new(schedule, now, pace, blocking, waiting, (*one_model, next));
+        for &stream in &*critical {
+            let queue = &queues[stream];
+            let hopeful = |waiting: &&BatchJob<P>| !is_hopeless(schedule, pace, now, &waiting.job);
+            if let Some(oldest) = queue.iter().find(hopeful) {
                 look.critical(stream, queue.len(), &oldest.job);
             }
         }
-        look
+        (look.choose(), Some(look.latest()))
     }
 
     /// A batch came back: how long it took, as the accelerator measured it.
@@ -339,6 +457,11 @@ impl<P> Scheduler<P> {
     pub fn is_guarded(&self, now: Instant) -> bool {
         self.schedule.is_doubtful() || self.guard_asked || now < self.guard_until
     }
+}
+
+fn is_hopeless(schedule: &Schedule, pace: f64, now: Instant, job: &Job) -> bool {
+    now + at_pace(schedule.fastest(job.model), pace) > job.deadline
+        && !schedule.stream(job.stream).stale_results
 }
 
 /// The job of a heap entry, if it still waits. Queues are a few jobs deep.

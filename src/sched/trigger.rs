@@ -11,7 +11,7 @@
 //!
 //! # The gate
 //! Instants are served in the order of their stamps, one after the other, never two in one batch. Each is let
-//! go when every member has a frame there, or W_g after the first stamp s that is there: more will not come,
+//! go when every member has a frame there or is known to have none, or W_g after the first stamp s that is there: more will not come,
 //! as s >= T. Then each model of n frames runs in ceil(n / B) batches. A frame that comes after its instant was
 //! let go (a premise is broken) is not held at all.
 //!
@@ -250,7 +250,7 @@ impl<'b> Timetable<'b> {
                 let_go: None,
             }
         });
-        Gate { trigger, instants: instants.collect() }
+        Gate { trigger, instants: instants.collect(), absent: vec![None; streams] }
     }
 }
 
@@ -298,6 +298,8 @@ pub(super) struct Gate {
     /// Each stream's trigger, as a position in `instants`; `None`: it is not served.
     trigger: Vec<Option<usize>>,
     instants: Vec<InstantOf>,
+    /// Each stream's newest frame that is not going to wait here.
+    absent: Vec<Option<Instant>>,
 }
 
 /// A trigger's newest instant.
@@ -313,6 +315,11 @@ struct InstantOf {
 }
 
 impl Gate {
+    /// A stream's frame with this stamp was left out or lost: its instant is complete without it.
+    pub(super) fn absent(&mut self, stream: StreamId, stamp: Instant) {
+        self.absent[stream.index()] = Some(stamp);
+    }
+
     /// Asks whether the instant of the first waiting frame, stream and stamp, may start at `now`; `oldest` tells
     /// the stamp of a stream's oldest waiting frame. Its deadline if it may, else until when it is held.
     /// Where the accelerator has to be free by `latest`, frames are not waited for beyond it.
@@ -328,7 +335,13 @@ impl Gate {
         if instant.let_go.is_none_or(|end| stamp > end) {
             let until = stamp + instant.window;
             let end = stamp + instant.jitter;
-            let there = |&member: &StreamId| oldest(member).is_some_and(|stamp| stamp <= end);
+            // Stamps of one instant lie within its jitter, the first one's included.
+            let from = stamp.saturating_sub(instant.jitter);
+            let left_out = |member: StreamId| {
+                self.absent[member.index()].is_some_and(|stamp| (from..=end).contains(&stamp))
+            };
+            let there =
+                |&member: &StreamId| oldest(member).is_some_and(|stamp| stamp <= end) || left_out(member);
             let may_wait = now < until && latest.is_none_or(|latest| until <= latest);
             if may_wait && !instant.members.iter().all(there) {
                 return Err(until);

@@ -12,11 +12,14 @@
 //! Pressure takes its share off what the accelerator can do.
 //!
 //! # Down
-//! At once, as many steps as bring the load down to [`GOAL`], when it exceeds the capacity. Also when a stream
-//! missed more of its last frames than the board allows, or its last good result is too old, for a reason
-//! that is load (a frame that arrived with enough time left): then the estimate is too good, and a tenth of the
-//! load goes, down to [`FLOOR`]; below that, misses have other reasons than load. Frames captured before
-//! the last step down are no evidence for the next one.
+//! When the load has exceeded the capacity for so long that the work left over would take a quarter of the
+//! shortest bound (a cumulative sum, CUSUM: service times scatter, and what scatters around the capacity leaves
+//! nothing over), as many steps as bring the load of that time down to [`GOAL`]; under pressure, which does
+//! not scatter, at once. Also when a stream missed more of its last frames than the board allows, or its last
+//! good result is too old, for a reason that is load (a frame that arrived with enough time left): then the
+//! estimate is too good, and [`CUT`] of the load goes; soon after another step down, the share of frames that
+//! was missed since then. No lower than [`FLOOR`]: below that, misses have other reasons than load. Frames
+//! captured before the last step down are no evidence for the next one.
 //!
 //! Steps: best-effort streams before normal ones, critical ones never. Within a class every stream gives up a
 //! rung before any gives up the next, from the end of the board; so rates fall everywhere before an eye goes
@@ -25,10 +28,10 @@
 //! # Up
 //! [`HOLD`] after the last change, every stream of which that fits rises by one rung, all at the same
 //! instant (one after the other, forty cameras would need minutes), the more critical and the deepest first. It
-//! fits when the load with it, at the largest pace of the last half second, is at most [`ROOM`]; what a lower
-//! class has counts as free then, and is given up for it at the same instant. A step down within twice [`HOLD`] of
-//! one up was a failed probe: it doubles the hold. When all streams would fit at full service, the load has
-//! ended, and the hold is [`HOLD`] again.
+//! fits when the load with it, at the mean pace, is at most [`ROOM`]; what a lower class has counts as free then,
+//! and is given up for it at the same instant. A step down within twice [`HOLD`] of one up was a failed probe: it
+//! doubles the hold, and the next ones go half of the way to [`ROOM`]. When the load at full service is a tenth less
+//! than at the last step down, the load has ended, and neither holds any more.
 
 mod cause;
 mod certificate;
@@ -56,13 +59,14 @@ const LONGEST_HOLD: Duration = Duration::from_secs(64);
 pub const GOAL: f64 = 0.98;
 /// What the load may be after a step up.
 pub const ROOM: f64 = 0.975;
-/// Share of the load that goes when the estimate of it was too good, and the most.
+/// Share of the load that goes when the estimate of it was too good.
 pub const CUT: f64 = 0.025;
-const DEEPEST_CUT: f64 = 0.2;
 /// Load below which misses are not taken for a consequence of load.
 const FLOOR: f64 = 0.5;
 /// Time between two looks without evidence.
 const LOOK: Duration = Duration::from_millis(2);
+/// Time between two looks that counts at most: nothing is known of what was in between.
+const SILENCE: Duration = Duration::from_millis(100);
 /// A camera this much faster than the board says breaks the guarantee's premise.
 const EARLY: f64 = 1.1;
 
@@ -126,7 +130,8 @@ struct Stream {
     missed: bool,
     /// Added to its frame numbers: not all streams on a rung leave out the same instants.
     turn: u64,
-    /// The group of frames of which one has been served.
+    /// The newest frame number, and the group of frames of which one has been served.
+    sequence: Option<u64>,
     group: Option<u64>,
 }
 
@@ -167,9 +172,16 @@ pub struct Watchdog {
     certificate: Certificate,
     /// Misses or staleness that call for a step down.
     evidence: Option<Cause>,
-    /// What it takes the next time, and when it was last.
-    cut: f64,
+    /// When it last led to a step, and frames met and missed of those captured after it.
     cut_at: Option<Instant>,
+    since_cut: [u32; 2],
+    /// Work offered beyond the capacity, in seconds of it, and since when there is any.
+    excess: f64,
+    exceeding: Instant,
+    /// A quarter of the shortest bound, in seconds: the most excess.
+    slack: f64,
+    /// What the load may be after the next step up.
+    room: f64,
     /// Facts since the last look that are not to wait for the next one.
     urgent: bool,
     looked: Instant,
@@ -198,6 +210,7 @@ impl Watchdog {
             last_good: now,
             missed: false,
             turn: 0,
+            sequence: None,
             group: None,
         };
         let mut streams: Vec<Stream> = terms.iter().map(stream).collect();
@@ -214,6 +227,7 @@ impl Watchdog {
             let ours = streams.iter_mut().rev().filter(|stream| stream.terms.criticality == class);
             ours.zip(0..).for_each(|(stream, turn)| stream.turn = turn);
         }
+        let bounds = terms.iter().filter(|terms| terms.served).map(|terms| terms.latency_bound);
         Self {
             streams,
             steps,
@@ -222,8 +236,12 @@ impl Watchdog {
             pace: Pace::new(now),
             certificate: Certificate::new(now, guaranteed && terms.iter().any(|terms| terms.served)),
             evidence: None,
-            cut: CUT,
             cut_at: None,
+            since_cut: [0; 2],
+            excess: 0.0,
+            exceeding: now,
+            slack: 0.25 * bounds.min().unwrap_or_default().as_secs_f64(),
+            room: ROOM,
             urgent: true,
             looked: now,
             hold: HOLD,
@@ -261,9 +279,10 @@ impl Watchdog {
 
     /// Whether the rung that the stream is on leaves this frame to the accelerator: the first of every two or
     /// four sequence numbers that there is, of each stream others, so that cameras released at once don't all come
-    /// at every second instant. Ask once a frame.
+    /// at every second instant; nor do they when their rung changes. Ask once a frame.
     pub fn passes(&mut self, stream: StreamId, sequence: u64) -> bool {
         let stream = &mut self.streams[stream.index()];
+        stream.sequence = Some(sequence);
         let Some(every) = stream.rung.every() else { return false };
         let group = (sequence + stream.turn) / every;
         every == 1 || stream.group.replace(group) != Some(group)
@@ -287,6 +306,9 @@ impl Watchdog {
             return;
         }
         stream.missed |= !met;
+        if captured >= self.down + stream.terms.latency_bound {
+            self.since_cut[usize::from(!met)] += 1;
+        }
         if stream.window.record(!met) {
             let (misses, frames) = (stream.window.misses(), stream.terms.misses.1);
             self.evidence = Some(Cause::Misses { misses, frames });
@@ -295,9 +317,8 @@ impl Watchdog {
     }
 
     /// A batch took `service` where `planned` was planned.
-    pub fn batch_done(&mut self, planned: Duration, service: Duration) {
-        let ratio = service.as_secs_f64() / planned.as_secs_f64().max(1e-9);
-        self.pace.record(ratio);
+    pub fn batch_done(&mut self, completed: Instant, planned: Duration, service: Duration) {
+        let ratio = self.pace.record(completed, planned, service);
         if service > planned {
             self.certificate.fail(Cause::Overrun(ratio));
         }
@@ -335,7 +356,6 @@ impl Watchdog {
     /// What has changed, until there is nothing. To be asked before accelerator time is spent.
     pub fn poll(&mut self, now: Instant) -> Option<Notice> {
         if self.notices.is_empty() && (self.urgent || now.since(self.looked) >= LOOK) {
-            self.looked = now;
             self.urgent = false;
             self.look(now);
         }
@@ -345,8 +365,12 @@ impl Watchdog {
     /// Offered load on the rungs as they are, as a share of the capacity that is left.
     #[must_use]
     pub fn demand(&self) -> f64 {
-        let planned: f64 = self.streams.iter().map(|stream| stream.load(stream.rung)).sum();
-        planned * self.pace.current() / self.capacity()
+        self.load() * self.pace.current() / self.capacity()
+    }
+
+    /// The same where batches take as long as planned and nothing weighs on one place.
+    fn load(&self) -> f64 {
+        self.streams.iter().map(|stream| stream.load(stream.rung)).sum()
     }
 
     fn capacity(&self) -> f64 {
@@ -359,8 +383,25 @@ impl Watchdog {
         1.0 - [thermal, power, cpu_steal].iter().map(|lost| 1.0 - lost.clamp(0.0, 1.0)).product::<f64>()
     }
 
+    /// The load, when it has exceeded the capacity for too long.
+    fn overload(&mut self, now: Instant) -> Option<f64> {
+        let demand = self.demand();
+        let passed = now.since(self.looked).min(SILENCE).as_secs_f64();
+        self.excess = (self.excess + (demand - 1.0) * passed).max(0.0);
+        if self.excess == 0.0 {
+            self.exceeding = now;
+        }
+        if demand > 1.0 && self.lost() > 0.0 {
+            return Some(demand);
+        }
+        let time = now.since(self.exceeding).as_secs_f64();
+        (self.excess > self.slack).then(|| 1.0 + self.excess / time.max(1e-9))
+    }
+
     fn look(&mut self, now: Instant) {
-        let (demand, lost) = (self.demand(), self.lost());
+        let overload = self.overload(now);
+        self.looked = now;
+        let lost = self.lost();
         if lost > 0.0 {
             self.certificate.fail(Cause::Pressure(lost));
         }
@@ -370,22 +411,23 @@ impl Watchdog {
         if self.evidence.is_none() && self.streams.iter().any(stale) {
             self.evidence = Some(Cause::Stale);
         }
-        let careful = self.pace.careful(now);
         let evidence = self.evidence.take();
-        if demand > 1.0 {
+        let mean = self.load() * self.pace.mean() / self.capacity();
+        if let Some(demand) = overload {
             let cause = if lost > 0.0 { Cause::Pressure(lost) } else { Cause::Load(demand) };
             self.lower(now, demand, GOAL, cause);
         } else if let Some(cause) = evidence {
             let again = self.cut_at.replace(now).is_some_and(|last| now.since(last) <= HOLD);
-            self.cut = if again { (2.0 * self.cut).min(DEEPEST_CUT) } else { CUT };
-            self.lower(now, demand, ((1.0 - self.cut) * demand).max(FLOOR), cause);
+            let [met, missed] = self.since_cut.map(f64::from);
+            let cut = if again { CUT.max(missed / (met + missed).max(1.0)) } else { CUT };
+            self.lower(now, mean, ((1.0 - cut) * mean).max(FLOOR), cause);
         } else if self.streams.iter().any(Stream::degraded) {
-            self.raise(now, careful);
+            self.raise(now);
         }
         if let Some(cause) = evidence {
             self.certificate.fail(cause);
         } else if self.streams.iter().any(Stream::degraded) {
-            self.certificate.fail(Cause::Load(demand));
+            self.certificate.fail(Cause::Load(mean));
         }
         if let Some((stands, cause)) = self.certificate.look(now) {
             self.notices.push_back(Notice::Certificate(stands, cause));
@@ -399,7 +441,8 @@ impl Watchdog {
             stream.window.forget();
             stream.missed = false;
         }
-        let scale = self.pace.current() / self.capacity();
+        (self.since_cut, self.excess, self.exceeding) = ([0; 2], 0.0, now);
+        let scale = demand / self.load().max(1e-9);
         let mut left = self.give_up(scale, demand, goal);
         // What the last step freed too much of: as many eyes as possible stay open.
         for &(id, rung) in self.steps.iter().rev() {
@@ -413,6 +456,7 @@ impl Watchdog {
         if self.tell(cause) {
             if self.up.take().is_some_and(|up| now.since(up) <= 2 * HOLD) {
                 self.hold = (2 * self.hold).min(LONGEST_HOLD);
+                self.room = left;
             }
             self.changed = now;
             self.relief = ROOM.min(0.9 * self.full_load(scale));
@@ -435,15 +479,18 @@ impl Watchdog {
         left
     }
 
-    fn raise(&mut self, now: Instant, pace: f64) {
-        let scale = pace / self.capacity();
+    fn raise(&mut self, now: Instant) {
+        let scale = self.pace.mean() / self.capacity();
         if self.full_load(scale) <= self.relief {
-            self.hold = HOLD;
+            (self.hold, self.room) = (HOLD, ROOM);
         }
         if now.since(self.changed) < self.hold {
             return;
         }
-        let mut load = scale * self.streams.iter().map(|stream| stream.load(stream.rung)).sum::<f64>();
+        let half_way = f64::midpoint(self.room, ROOM);
+        self.room = if ROOM - half_way < CUT / 2.0 { ROOM } else { half_way };
+        let room = self.room;
+        let mut load = scale * self.load();
         for class in [Criticality::Normal, Criticality::BestEffort] {
             let lower = self.streams.iter().filter(|stream| stream.terms.criticality < class);
             let lower = scale * lower.map(|stream| stream.load(stream.rung)).sum::<f64>();
@@ -455,18 +502,19 @@ impl Watchdog {
                     continue;
                 }
                 let more = scale * (stream.load(stream.above()) - stream.load(rung));
-                if load - lower + more > ROOM {
+                if load - lower + more > room {
                     break;
                 }
                 load += more;
                 stream.rung = stream.above();
             }
             if load > before {
-                load = self.give_up(scale, load, ROOM);
+                load = self.give_up(scale, load, room);
             }
         }
+        self.changed = now;
         if self.tell(Cause::Room(load)) {
-            (self.changed, self.up) = (now, Some(now));
+            self.up = Some(now);
         }
     }
 
@@ -481,7 +529,9 @@ impl Watchdog {
         for (index, stream) in self.streams.iter_mut().enumerate() {
             if stream.told != stream.rung {
                 stream.told = stream.rung;
-                stream.group = None;
+                let every = stream.rung.every();
+                stream.group =
+                    every.zip(stream.sequence).map(|(every, newest)| (newest + stream.turn) / every);
                 self.notices.push_back(Notice::Rung(StreamId(index as u16), stream.rung, cause));
             }
         }
@@ -525,9 +575,9 @@ mod tests {
         [Critical, Normal, Normal, BestEffort, BestEffort].map(|class| terms(class, 0.18)).to_vec()
     }
 
-    fn batches(watchdog: &mut Watchdog, times: usize, percent: u32) {
+    fn batches(watchdog: &mut Watchdog, now: Instant, times: usize, percent: u32) {
         let planned = Duration::from_millis(10);
-        (0..times).for_each(|_| watchdog.batch_done(planned, planned * percent / 100));
+        (0..times).for_each(|_| watchdog.batch_done(now, planned, planned * percent / 100));
     }
 
     fn rungs(watchdog: &mut Watchdog, now: Instant) -> Vec<Rung> {
@@ -539,20 +589,23 @@ mod tests {
     fn one_slow_batch_moves_nothing_and_the_second_moves_as_far_as_needed() {
         use Rung::{Full, Half, Quarter, Shed};
         let mut watchdog = Watchdog::new(at(0), &five(), 1, false);
-        batches(&mut watchdog, 1, 400);
+        batches(&mut watchdog, at(10), 1, 400);
         assert_eq!(rungs(&mut watchdog, at(10)), [Full; 5]);
-        batches(&mut watchdog, 1, 150);
-        // 1.35: both best-effort streams at a quarter leave 0.945.
-        assert_eq!(rungs(&mut watchdog, at(20)), [Full, Full, Full, Quarter, Quarter]);
-        batches(&mut watchdog, 3, 250);
+        assert_eq!(rungs(&mut watchdog, at(60)), [Full; 5]);
+        batches(&mut watchdog, at(60), 1, 150);
+        // 1.35: after 28 ms work for 10 ms, a quarter of the bound, is left over.
+        assert_eq!(rungs(&mut watchdog, at(85)), [Full; 5]);
+        // Both best-effort streams at a quarter leave 0.945.
+        assert_eq!(rungs(&mut watchdog, at(90)), [Full, Full, Full, Quarter, Quarter]);
+        batches(&mut watchdog, at(90), 3, 250);
         // 2.25: 0.9, and no room for a quarter of one of the others.
-        assert_eq!(rungs(&mut watchdog, at(30)), [Full, Half, Half, Shed, Shed]);
+        assert_eq!(rungs(&mut watchdog, at(120)), [Full, Half, Half, Shed, Shed]);
     }
 
     #[test]
     fn critical_streams_stay_whatever_happens() {
         let mut watchdog = Watchdog::new(at(0), &five(), 1, false);
-        batches(&mut watchdog, 3, 10_000);
+        batches(&mut watchdog, at(0), 3, 10_000);
         watchdog.pressure(Pressure { thermal: 1.0, power: 1.0, cpu_steal: 1.0 });
         assert_eq!(rungs(&mut watchdog, at(10))[0], Rung::Full);
         assert_eq!(rungs(&mut watchdog, at(10))[1..], [Rung::Shed; 4]);
@@ -562,18 +615,19 @@ mod tests {
     fn service_comes_back_a_rung_at_a_time() {
         use Rung::{Full, Half, Quarter, Shed};
         let mut watchdog = Watchdog::new(at(0), &five(), 1, false);
-        batches(&mut watchdog, 3, 1000);
-        assert_eq!(rungs(&mut watchdog, at(0)), [Full, Shed, Shed, Shed, Shed]);
+        batches(&mut watchdog, at(0), 3, 1000);
         let mut seen = Vec::new();
-        for step in 0..100 {
-            batches(&mut watchdog, 1, 100);
-            let now = rungs(&mut watchdog, at(100 * step));
+        for time in (0..10_000).step_by(100) {
+            let now = rungs(&mut watchdog, at(time));
             if seen.last().is_none_or(|(_, last)| *last != now) {
-                seen.push((100 * step, now));
+                seen.push((time, now));
             }
+            batches(&mut watchdog, at(time), 1, if time == 0 { 1000 } else { 100 });
         }
         let all = |rung| vec![Full, rung, rung, rung, rung];
-        assert_eq!(seen, [(0, all(Shed)), (2000, all(Quarter)), (4000, all(Half)), (6000, all(Full))]);
+        let expected =
+            [(0, all(Full)), (100, all(Shed)), (2100, all(Quarter)), (4100, all(Half)), (6100, all(Full))];
+        assert_eq!(seen, expected);
     }
 
     #[test]
@@ -658,8 +712,8 @@ mod tests {
         let mut terms = five();
         terms[4].cheaper = Some(0.02);
         let mut watchdog = Watchdog::new(at(0), &terms, 1, false);
-        batches(&mut watchdog, 3, 160);
-        let now = rungs(&mut watchdog, at(0));
+        batches(&mut watchdog, at(0), 3, 160);
+        let now = rungs(&mut watchdog, at(100));
         assert!(watchdog.steps.contains(&(StreamId(4), Rung::Cheaper)));
         assert!(!watchdog.steps.contains(&(StreamId(3), Rung::Cheaper)));
         assert_eq!(now[4], Rung::Cheaper, "{now:?}");

@@ -3,27 +3,31 @@
 use crate::time::Instant;
 use std::time::Duration;
 
-/// How long a slow batch is remembered, at least; at most twice as long.
+/// Time over which the mean is taken.
 const MEMORY: Duration = Duration::from_millis(500);
 
 /// Service time over planned time, of recent batches.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pace {
     last: [f64; 3],
-    /// The largest median since `since`, and in the time before.
-    peak: [f64; 2],
-    since: Instant,
+    mean: f64,
+    at: Instant,
 }
 
 impl Pace {
     pub(super) fn new(now: Instant) -> Self {
-        Self { last: [1.0; 3], peak: [0.0; 2], since: now }
+        Self { last: [1.0; 3], mean: 1.0, at: now }
     }
 
-    /// Enters a batch.
-    pub(super) fn record(&mut self, ratio: f64) {
+    /// Enters a batch; its service time over the planned one.
+    pub(super) fn record(&mut self, completed: Instant, planned: Duration, service: Duration) -> f64 {
+        let ratio = service.as_secs_f64() / planned.as_secs_f64().max(1e-9);
         self.last = [self.last[1], self.last[2], ratio];
-        self.peak[0] = self.peak[0].max(self.current());
+        let passed = completed.since(self.at).min(MEMORY);
+        let weight = 1.0 - (-passed.div_duration_f64(MEMORY)).exp();
+        self.at = self.at.max(completed);
+        self.mean += weight * (self.current() - self.mean);
+        ratio
     }
 
     /// The median of the last three: one outlier is no evidence, two of three are.
@@ -32,14 +36,9 @@ impl Pace {
         a.min(b).max(a.max(b).min(c))
     }
 
-    /// The largest median lately, to be careful with; what was planned, where nothing ran.
-    pub(super) fn careful(&mut self, now: Instant) -> f64 {
-        if now.since(self.since) >= MEMORY {
-            self.peak = [0.0, self.peak[0]];
-            self.since = now;
-        }
-        let peak = self.peak[0].max(self.peak[1]);
-        if peak > 0.0 { peak } else { 1.0 }
+    /// These medians' mean over a while, the latest weighing most.
+    pub(super) fn mean(&self) -> f64 {
+        self.mean
     }
 }
 
@@ -47,22 +46,32 @@ impl Pace {
 mod tests {
     use super::*;
 
+    fn ms(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
     #[test]
     fn one_outlier_is_no_evidence_and_two_of_three_are() {
         let mut pace = Pace::new(Instant::default());
-        let seen = [9.0, 1.0, 9.0, 9.0, 1.0, 1.0].map(|ratio| {
-            pace.record(ratio);
+        let seen = [9, 1, 9, 9, 1, 1].map(|service| {
+            pace.record(Instant::default(), ms(1), ms(service));
             pace.current()
         });
         assert_eq!(seen, [1.0, 1.0, 9.0, 9.0, 9.0, 1.0]);
     }
 
     #[test]
-    fn a_slow_time_is_remembered_for_a_while() {
-        let at = |ms: u64| Instant::from_nanos(ms * 1_000_000);
-        let mut pace = Pace::new(at(0));
-        (0..3).for_each(|_| pace.record(2.0));
-        (0..3).for_each(|_| pace.record(1.0));
-        assert_eq!([400, 600, 1200].map(|ms| pace.careful(at(ms))), [2.0, 2.0, 1.0]);
+    fn the_mean_follows_within_seconds_and_scatter_leaves_it() {
+        let (mut pace, mut now) = (Pace::new(Instant::default()), Instant::default());
+        let mut run = |pace: &mut Pace, services: &[u64]| {
+            for &service in services {
+                now = now + ms(service);
+                pace.record(now, ms(10), ms(service));
+            }
+        };
+        run(&mut pace, &[20; 75]);
+        assert!((1.9..=2.0).contains(&pace.mean()), "{}", pace.mean());
+        run(&mut pace, &[7, 13, 9, 11].repeat(50));
+        assert!((0.9..=1.1).contains(&pace.mean()), "{}", pace.mean());
     }
 }
