@@ -4,8 +4,8 @@
 //! While the certificate stands, earliest deadline first is what theorem 1 of [`super::guarantee`] covers, and
 //! nothing is changed. Under guard theorem 2's conditions are asked of each batch with service times at the
 //! present pace. Under guard means: the profile is provisional, a batch overran or failed, a frame came early, or
-//! not all that waited could be met, within [`HOLD`]; or whoever watches over the heart says so. What was started before goes on: the
-//! guard bounds what begins after its cause.
+//! not all that waited could be met, within [`HOLD`]; or whoever watches over the heart says so. What was started
+//! before goes on: the guard bounds what begins after its cause.
 //!
 //! Where the critical streams are not certain to be in time even alone (a provisional profile admits them by
 //! utilisation), the same rule runs on what can be hoped for, one batch of theirs: no guarantee.

@@ -85,8 +85,9 @@ impl<P> Scheduler<P> {
             critical.first().map(model).filter(|&one| critical.iter().all(|index| model(index) == one));
         Self {
             next: Vec::with_capacity(critical.len()),
-            // Whether they are in time behind each other is theorem 1 for them, and has to hold.
-            one_model: one_model.filter(|_| schedule.critical_certain()),
+            // Whether they are in time behind each other is theorem 1 for them, and has to hold; and one batch
+            // has to take all of them, which a gate does not.
+            one_model: one_model.filter(|_| schedule.critical_certain() && schedule.gate().is_none()),
             newest: vec![Instant::default(); queues.len()],
             police: Police::new(&schedule),
             gather: Gather::new(&schedule),

@@ -61,6 +61,8 @@ pub const GOAL: f64 = 0.98;
 pub const ROOM: f64 = 0.975;
 /// Share of the load that goes when the estimate of it was too good.
 pub const CUT: f64 = 0.025;
+/// The most at once: when all are late, the share that was missed says little of the share that is too much.
+const MOST_CUT: f64 = 4.0 * CUT;
 /// Load below which misses are not taken for a consequence of load.
 const FLOOR: f64 = 0.5;
 /// Time between two looks without evidence.
@@ -419,7 +421,8 @@ impl Watchdog {
         } else if let Some(cause) = evidence {
             let again = self.cut_at.replace(now).is_some_and(|last| now.since(last) <= HOLD);
             let [met, missed] = self.since_cut.map(f64::from);
-            let cut = if again { CUT.max(missed / (met + missed).max(1.0)) } else { CUT };
+            let missed = missed / (met + missed).max(1.0);
+            let cut = if again { missed.clamp(CUT, MOST_CUT) } else { CUT };
             self.lower(now, mean, ((1.0 - cut) * mean).max(FLOOR), cause);
         } else if self.streams.iter().any(Stream::degraded) {
             self.raise(now);
