@@ -7,6 +7,7 @@
 #[path = "../tests/common/mod.rs"]
 mod common;
 
+use ocelli::board::SourceSpec;
 use ocelli::job::{Batch, Job};
 use ocelli::random::Random;
 use ocelli::sched::{Schedule, Scheduler};
@@ -16,6 +17,7 @@ use std::hint::black_box;
 use std::time::Duration;
 
 const PERIOD: Duration = Duration::from_millis(40);
+const JITTER: Duration = Duration::from_micros(800);
 const CAP: u16 = 16;
 const LOAD: f64 = 0.8;
 const LEARNING: u32 = 20;
@@ -44,7 +46,11 @@ fn round(streams: u16, free: bool, seed: u64) -> f64 {
     // A period has room for every stream's frame in full batches, a fifth of which is overhead.
     let each = PERIOD.mul_f64(LOAD / f64::from(streams));
     let (intercept, slope) = (each.mul_f64(0.2 * f64::from(CAP.min(streams))), each.mul_f64(0.8));
-    let cameras = (0..streams).map(|index| common::stream(&index.to_string(), PERIOD, PERIOD));
+    let cameras = (0..streams).map(|index| {
+        let mut camera = common::stream(&index.to_string(), PERIOD, PERIOD);
+        camera.source = SourceSpec::Synthetic { phase: Duration::ZERO, jitter: JITTER, seed: 0 };
+        camera
+    });
     let board = common::board(cameras.collect(), intercept, slope, CAP);
     let schedule = Schedule::admit(&board, common::profile(&board)).expect("nothing is critical");
     assert!(schedule.streams().iter().all(|stream| stream.served), "the load is below one");
@@ -54,7 +60,7 @@ fn round(streams: u16, free: bool, seed: u64) -> f64 {
             let phase = if free { random.below(PERIOD) } else { Duration::ZERO };
             let seed = random.bits();
             (0..LEARNING + PERIODS).map(move |frame| {
-                let late = Random::at(seed, frame.into()).below(PERIOD / 50);
+                let late = Random::at(seed, frame.into()).below(JITTER);
                 let at = Duration::from_secs(1) + phase + PERIOD * frame + late;
                 (Instant::default() + at, StreamId(index), frame.into())
             })
@@ -118,7 +124,7 @@ impl Driver {
     fn decide(&mut self, now: Instant) {
         self.free_at = Instant::default();
         self.scheduler.advance(now);
-        let filled = self.scheduler.fill(now, &mut self.batch);
+        let filled = self.scheduler.fill(now, 1, &mut self.batch);
         while let Some(ended) = self.scheduler.pop_ended() {
             black_box(ended);
         }

@@ -369,7 +369,7 @@ impl<P> Pipeline<P> {
             self.scheduler.advance(now);
             self.settle_ended();
             let mut batch = self.idle.pop()?;
-            let filled = self.scheduler.fill(now, &mut batch);
+            let filled = self.scheduler.fill(now, self.max_in_flight - self.in_flight, &mut batch);
             self.settle_ended();
             if filled {
                 batch.submitted = now;

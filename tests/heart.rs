@@ -536,3 +536,18 @@ fn frames_of_a_shed_stream_are_counted() {
     assert_eq!(rig.records[8], [(0, Outcome::Dropped(DropReason::Shed))]);
     assert!(rig.batches.is_empty());
 }
+
+/// Four jobs and two free places: two batches of two end sooner than one of four, unless each batch costs much.
+#[test]
+fn free_places_share_what_waits_where_small_batches_cost_little() {
+    for (intercept, slope, expected) in [(ms(1), ms(5), vec![2, 2]), (ms(10), ms(1), vec![4])] {
+        let streams = (0..4).map(|index| stream(&index.to_string(), ms(100), ms(100))).collect();
+        let mut rig = Rig::new(&board(streams, intercept, slope, 8), 2);
+        for index in 0..4 {
+            rig.heart.frame_arrived(rig.now, StreamId(index), 0, rig.now, ());
+        }
+        rig.act();
+        let sizes: Vec<usize> = rig.batches.iter().map(|(_, jobs)| jobs.len()).collect();
+        assert_eq!(sizes, expected);
+    }
+}

@@ -10,6 +10,8 @@
 //! - Cameras are no faster than the board says: frames arrive at least `spacing` (period less jitter) apart.
 //! - A free place at the accelerator is given at once (but see "Holding"), to the model of the earliest deadline, with all that
 //!   waits for it up to the cap, earliest deadline first ([`crate::sched::Scheduler`]).
+//! - Where several places are free at once, what waits may be shared among them: every job then starts no later,
+//!   and its batch is smaller.
 //! - Each of the accelerator's places needs at most l(b) for b jobs, whatever runs beside it: with several
 //!   sessions, l is measured while all of them work.
 //! - Decoding and publishing take no longer than the time reserved for them ([`super::admission::TAIL`]).

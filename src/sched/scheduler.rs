@@ -3,7 +3,7 @@
 //! The accelerator is given work whenever it is free: the model of the earliest deadline, and of that model
 //! as many jobs, earliest first, as end before that deadline as planned. A stream's queue is as deep as its
 //! bound is long; where it is full the newest frame wins. Jobs that can't be met any more are dropped before
-//! they cost accelerator time, and where not all can be met a few are given up for larger batches
+//! they cost accelerator time; free places share what waits; and where not all can be met a few are given up for larger batches
 //! ([`super::early`]). Early frames are held back ([`super::police`]), and while a premise of the
 //! guarantee is in doubt critical jobs come first ([`super::guard`]). A batch may be held back for frames that
 //! are due: where streams were admitted by their hardware triggers, until an instant's frames are there, in the
@@ -30,6 +30,9 @@ use crate::time::Instant;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::time::Duration;
+
+/// How much more accelerator time batches side by side may take than one batch with all of it.
+const DEARER: f64 = 1.25;
 
 /// A waiting job's place in the order: deadline (stamp, where there is a gate), then the stream's position, then
 /// its frame number. That deadline is not the job's where its frame was late, or where the camera's stamps jump
@@ -205,12 +208,12 @@ impl<P> Scheduler<P> {
         [self.held_until, self.police.poll_at()].into_iter().flatten().min()
     }
 
-    /// Fills `batch` with the jobs to run next; false when no job waits, or none is to start yet. Call
+    /// Fills `batch` with the jobs to run next, where so many `places` are free; false when no job waits, or none is to start yet. Call
     /// [`Scheduler::advance`] before, and [`Scheduler::pop_ended`] until it is empty after it.
-    pub fn fill(&mut self, now: Instant, batch: &mut Batch<P>) -> bool {
+    pub fn fill(&mut self, now: Instant, places: usize, batch: &mut Batch<P>) -> bool {
         self.held_until = None;
         loop {
-            let Some(choice) = self.choose(now) else { return false };
+            let Some(choice) = self.choose(now, places) else { return false };
             self.gather.started();
             let ended = self.ended.len();
             self.take_out(now, choice, batch);
@@ -222,7 +225,7 @@ impl<P> Scheduler<P> {
     }
 
     /// The batch to start now; `held_until` says when to ask again where there is none yet.
-    fn choose(&mut self, now: Instant) -> Option<Choice> {
+    fn choose(&mut self, now: Instant, places: usize) -> Option<Choice> {
         let first = if self.mixed && self.is_guarded(now) { None } else { Some(self.earliest(now)) };
         let (choice, latest) = match first {
             Some(Some((choice, true))) => (Some(choice), None),
@@ -248,9 +251,25 @@ impl<P> Scheduler<P> {
         if guarded {
             // The guard counts on batches with all that is critical.
             choice.jobs = most;
+        } else {
+            choice.jobs = self.side_by_side(choice, places);
         }
         self.held_until = held;
         held.is_none().then_some(choice)
+    }
+
+    /// Where several places are free and small batches cost little more, each gets its part of what waits: all
+    /// of it is then done sooner.
+    fn side_by_side(&self, choice: Choice, places: usize) -> u16 {
+        let waiting: usize = self.order[choice.model.index()].iter().map(BinaryHeap::len).sum();
+        let jobs = usize::from(choice.jobs).min(waiting);
+        if places < 2 || jobs < 2 || self.gate.is_some() {
+            return choice.jobs;
+        }
+        let part = jobs.div_ceil(places) as u16;
+        let service = |jobs: u16| self.schedule.planned(choice.model, jobs);
+        let parts = jobs.div_ceil(usize::from(part)) as u32;
+        if service(part) * parts <= service(jobs as u16).mul_f64(DEARER) { part } else { choice.jobs }
     }
 
     fn take_out(&mut self, now: Instant, choice: Choice, batch: &mut Batch<P>) {
