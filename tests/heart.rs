@@ -544,6 +544,7 @@ fn free_places_share_what_waits_where_small_batches_cost_little() {
         let streams = (0..4).map(|index| stream(&index.to_string(), ms(100), ms(100))).collect();
         let mut rig = Rig::new(&board(streams, intercept, slope, 8), 2);
         for index in 0..4 {
+            rig.next[usize::from(index)] = 1;
             rig.heart.frame_arrived(rig.now, StreamId(index), 0, rig.now, ());
         }
         rig.act();

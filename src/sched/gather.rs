@@ -28,7 +28,7 @@
 //! |---|---|---|---|---|---|
 //! | start all that waits | 94.8, 73.5 | 94.1, 83.0 | 96.7, 87.2 | 98.8, 84.8 | 66.5 to 95.0 |
 //! | start when the first deadline forces it | 88.8, 74.8 | 94.8, 79.2 | 97.7, 90.2 | 99.8, 99.0 | 99.8 to 100 |
-//! | this plan | 99.9, 99.8 | 99.9, 99.8 | 99.7, 97.0 | 99.8, 99.0 | 99.8 |
+//! | this plan | 99.9, 99.8 | 99.9, 99.8 | 99.9, 99.2 | 99.7, 97.5 | 97.5 to 99.8 |
 //!
 //! Due frames are planned at their latest arrival: planned earlier within their jitter (5 % of P), a frame that
 //! comes later costs a batch of its own, and means fell from 97-99 % to 87-97 % where D < P.
