@@ -11,8 +11,8 @@
 //!
 //! # The gate
 //! Instants are served in the order of their stamps, one after the other, never two in one batch. Each is let
-//! go when every member has a frame there or is known to have none, or W_g after the first stamp s that is there: more will not come,
-//! as s >= T. Then each model of n frames runs in ceil(n / B) batches. A frame that comes after its instant was
+//! go when every member has a frame there or is known to have none, or W_g after the first stamp s that is
+//! there: more will not come, as s >= T. Then each model of n frames runs in ceil(n / B) batches. A frame that comes after its instant was
 //! let go (a premise is broken) is not held at all.
 //!
 //! # Theorem
