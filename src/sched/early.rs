@@ -64,13 +64,13 @@ impl Early<'_> {
     }
 
     /// How many of the first to give up, if anybody has to be, and how many to start behind them.
-    pub(super) fn some(&self, deadlines: &[Instant], with: usize, most: usize) -> (usize, usize) {
-        let first = self.first(deadlines, with).min(most);
+    pub(super) fn some(&self, deadlines: &[Instant]) -> (usize, usize) {
+        let first = self.first(deadlines, 0);
         let cap = usize::from(self.schedule.max_batch(self.model));
         if first >= deadlines.len().min(cap) || self.all_in_turn(deadlines) {
             return (0, first);
         }
-        let (skipped, jobs) = self.drop(deadlines, with, most);
+        let (skipped, jobs) = self.drop(deadlines, 0, usize::MAX);
         if jobs > first { (skipped, jobs) } else { (0, first) }
     }
 

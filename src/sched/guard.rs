@@ -155,8 +155,7 @@ impl<'s> Look<'s> {
             return each.min_by_key(|&(first, _)| first).map(|(_, choice)| choice);
         };
         self.with_others(model).or_else(|| {
-            let (skipped, jobs) =
-                self.early(model).some(&self.models[model].deadlines[CRITICAL], 0, usize::MAX);
+            let (skipped, jobs) = self.early(model).some(&self.models[model].deadlines[CRITICAL]);
             let (skipped, jobs) = (skipped as u16, jobs as u16);
             let model = ModelId(model as u8);
             Some(Choice { model, jobs, critical: jobs, others: 0, given_up: [skipped, 0] })

@@ -390,8 +390,7 @@ impl<P> Scheduler<P> {
 
     /// A batch of one model that not all can be in, where all are alike.
     fn give_up(&self, now: Instant, model: ModelId) -> Choice {
-        let (given_up, jobs) =
-            self.early(now, model).some(&self.waiting[model.index()].deadlines[ALL], 0, usize::MAX);
+        let (given_up, jobs) = self.early(now, model).some(&self.waiting[model.index()].deadlines[ALL]);
         let (given_up, jobs) = (given_up as u16, jobs as u16);
         let class = usize::from(self.critical.is_empty());
         let mut choice = Choice { model, jobs, critical: jobs, others: jobs, given_up: [0; 2] };
@@ -434,10 +433,6 @@ impl<P> Scheduler<P> {
             self.list(now, ModelId(model as u8));
         }
         let pace = self.pace.get(now);
-        // What is critical may wait for so long, and none comes before this.
-        let next = self.critical.iter().map(|&stream| self.police.opens(stream)).min();
-        let blocking =
-            self.schedule.blocking(pace).saturating_add(next.map_or(Duration::ZERO, |next| next.since(now)));
         let Self { schedule, queues, critical, waiting, next, one_model, police, .. } = self;
         next.clear();
         next.extend(critical.iter().filter_map(|&stream| {
@@ -446,6 +441,10 @@ impl<P> Scheduler<P> {
             let spacing = admitted.period.saturating_sub(admitted.tolerance);
             Some(Next { from: police.opens(stream), spacing, target })
         }));
+        // What is critical may wait for so long, and none comes before the first of these.
+        let first = next.iter().map(|next| next.from).min();
+        let blocking =
+            schedule.blocking(pace).saturating_add(first.map_or(Duration::ZERO, |first| first.since(now)));
         let mut look = Look::new(schedule, now, pace, blocking, waiting, (*one_model, next));
         for &stream in &*critical {
             let queue = &queues[stream];
