@@ -43,14 +43,19 @@ pub fn start(board: &Board) -> Run {
     start_with(board, sources)
 }
 
-/// Starts a board with other sources.
+/// Starts a board with other sources, admitted by utilisation.
 pub fn start_with(board: &Board, sources: Vec<Box<dyn capture::Source>>) -> Run {
+    start_planned(board, sources, super::profile(board))
+}
+
+/// Starts a board with other sources, admitted by this profile.
+pub fn start_planned(board: &Board, sources: Vec<Box<dyn capture::Source>>, profile: Profile) -> Run {
     let BackendSpec::Simulated { intercept, slope, .. } = board.accelerator.backend else {
         panic!("a simulated board");
     };
     let blank = board.models.iter().map(blank_outputs).collect();
     let backend = Simulated::new(Settings::linear(intercept, slope), board.accelerator.max_batch, blank);
-    start_parts(board, sources, Box::new(backend), Waker::new(), |_, _| super::profile(board))
+    start_parts(board, sources, Box::new(backend), Waker::new(), |_, _| profile)
 }
 
 /// Starts a board on another backend, which wakes through `waker`.
