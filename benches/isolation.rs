@@ -1,5 +1,5 @@
 //! What a sick camera costs the others, on real threads: paired runs of `boards/simulated.toml`, with all well and with one
-//! camera sick from its 30th frame on. The others' lost and late frames and their latencies are compared, and what healthy
+//! camera sick: from its 30th frame on, or from its first where it is too fast or its frames are noise. The others' lost and late frames and their latencies are compared, and what healthy
 //! runs differ by among themselves stands beside it.
 //! `cargo bench --bench isolation -- SECONDS ROUNDS` sets a run's length (4) and how many pairs (5).
 //!
@@ -131,9 +131,13 @@ fn span(runs: &[Fared], at: usize) -> [f64; 2] {
 
 fn run(board: &Board, profile: Profile, illness: Option<Illness>, time: Duration) -> Fared {
     let mut board = board.clone();
-    if let Some(Illness::Corrupt) = illness {
-        board.streams[CULPRIT].faults = Some(Faults { corrupt: 1.0, ..Faults::default() });
-    }
+    board.streams[CULPRIT].faults = match illness {
+        Some(Illness::Silent) => {
+            Some(Faults { stall_at: Some(HEALTHY), stall: 2 * time, ..Faults::default() })
+        }
+        Some(Illness::Corrupt) => Some(Faults { corrupt: 1.0, ..Faults::default() }),
+        _ => None,
+    };
     let sources = board.streams.iter().enumerate().map(|(index, stream)| match illness {
         Some(illness) if index == CULPRIT => Sick::source(stream, illness),
         _ => capture::open(stream),
@@ -163,8 +167,6 @@ fn run(board: &Board, profile: Profile, illness: Option<Illness>, time: Duration
 struct Sick {
     inner: Box<dyn Source>,
     illness: Illness,
-    /// Frames delivered before anything is wrong: a camera that fails again when it is opened has none.
-    healthy: u64,
 }
 
 impl Sick {
@@ -176,7 +178,7 @@ impl Sick {
             }
             _ => capture::open(stream),
         };
-        Box::new(Self { inner, illness, healthy: HEALTHY })
+        Box::new(Self { inner, illness })
     }
 }
 
@@ -188,18 +190,15 @@ impl Source for Sick {
     fn next(&mut self, until: Instant) -> Next {
         let mut next = self.inner.next(until);
         let Next::Frame(Captured { sequence, captured, .. }) = &mut next else { return next };
-        if *sequence < self.healthy {
+        if *sequence < HEALTHY {
             return next;
         }
         match self.illness {
-            Illness::Silent => {
-                clock::sleep_until(until);
-                return Next::Nothing;
-            }
             Illness::Broken => return Next::Failed(SourceError::new("it is broken", "mend it")),
             Illness::Late(by) => *captured = captured.saturating_sub(by),
             Illness::Jump(by) if *sequence / HEALTHY % 2 == 1 => *captured = captured.saturating_sub(by),
-            Illness::Jump(_) | Illness::Burst(_) | Illness::Corrupt => {}
+            Illness::Jump(_) | Illness::Burst(_) => {}
+            Illness::Silent | Illness::Corrupt => {} // Faults that the board can ask for.
         }
         next
     }

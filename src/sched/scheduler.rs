@@ -208,8 +208,8 @@ impl<P> Scheduler<P> {
         [self.held_until, self.police.poll_at()].into_iter().flatten().min()
     }
 
-    /// Fills `batch` with the jobs to run next, where so many `places` are free; false when no job waits, or none is to start yet. Call
-    /// [`Scheduler::advance`] before, and [`Scheduler::pop_ended`] until it is empty after it.
+    /// Fills `batch` with the jobs to run next, where so many `places` are free; false when no job waits, or none
+    /// is to start yet. Call [`Scheduler::advance`] before, and [`Scheduler::pop_ended`] until it is empty after it.
     pub fn fill(&mut self, now: Instant, places: usize, batch: &mut Batch<P>) -> bool {
         self.held_until = None;
         loop {
