@@ -3,11 +3,12 @@
 mod triggers;
 
 use super::raw::{
-    RawAccelerator, RawBoard, RawFaults, RawModel, RawOutput, RawSet, RawSource, RawStream, SCHEMA,
+    RawAccelerator, RawBoard, RawFaults, RawModel, RawOutput, RawSet, RawSource, RawStream, RawSupervision,
+    SCHEMA,
 };
 use super::{
-    Accelerator, BackendSpec, Board, Faults, MAX_MODELS, Output, OutputTo, Platform, Realtime, Set,
-    SourceSpec, Stream, Watch,
+    Accelerator, BackendSpec, Board, Faults, HardwareWatchdog, MAX_MODELS, Output, OutputTo, Platform,
+    Realtime, Set, SourceSpec, Stream, Supervision, Watch,
 };
 use crate::config::{Address, Document, Fingerprint, KeyPath, Kind, Problems, Surroundings};
 use crate::image::{Colorimetry, PixelFormat};
@@ -19,6 +20,9 @@ use std::time::Duration;
 
 /// Schemes of addresses: GStreamer's for RTSP (t: over TCP, u: over UDP) and HTTP.
 const SCHEMES: [&str; 7] = ["rtsp", "rtsps", "rtspt", "rtspu", "rtsph", "http", "https"];
+
+/// How long a watchdog device waits for a sign of life where the board doesn't say.
+const WATCHDOG_TIMEOUT_S: u16 = 60;
 
 /// A duration from a key in milliseconds, to the nearest nanosecond. The schema has bounded it.
 fn millis(ms: f64) -> Duration {
@@ -44,6 +48,7 @@ pub(super) fn board(surroundings: &dyn Surroundings, path: &Path) -> Result<Boar
     let sets = resolve.sets(&raw, &ids, &streams);
     let outputs = resolve.outputs(&raw.outputs);
     let accelerator = resolve.accelerator(raw.accelerator, &streams);
+    let supervision = resolve.supervision(raw.supervision);
     let Resolve { document, warnings } = resolve;
     document.finish(Some(Board {
         name: path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
@@ -64,6 +69,7 @@ pub(super) fn board(surroundings: &dyn Surroundings, path: &Path) -> Result<Boar
             gpu_load: raw.platform.gpu_load,
             gpu_clock: raw.platform.gpu_clock,
         },
+        supervision,
         warnings,
     }))
 }
@@ -139,7 +145,7 @@ impl Resolve<'_> {
         at: &KeyPath,
     ) -> Stream {
         let [width, height] = raw.size;
-        self.size(raw, at);
+        self.format(raw, at);
         let (period, period_key) = match (raw.period_ms, raw.fps) {
             (Some(ms), _) => (millis(ms), "period_ms"),
             (None, fps) => (millis(1000.0 / fps.unwrap_or(1.0)), "fps"),
@@ -152,8 +158,8 @@ impl Resolve<'_> {
             let message = "the jitter buffer alone takes the whole latency bound: every result will be late";
             self.warn(&at.key("source").key("latency_ms"), message);
         }
-        if raw.color.is_some() && matches!(raw.format, PixelFormat::Rgb | PixelFormat::Bgr) {
-            self.warn(&at.key("color"), "has no meaning for RGB and BGR frames");
+        if raw.color.is_some() && raw.format.is_rgb() {
+            self.warn(&at.key("color"), "has no meaning for RGB and BGR frames and mosaics");
         }
         let model = used.get(&raw.model.0).copied().unwrap_or_else(|| {
             let message = missing_name(&raw.model.0, "a model", "models", listed.keys().map(String::as_str));
@@ -209,19 +215,31 @@ impl Resolve<'_> {
         Watch { misses: (misses, frames), freshness: raw.freshness_ms.map(millis), cheaper_model }
     }
 
-    /// Chroma at half resolution needs whole pairs of pixels.
-    fn size(&mut self, raw: &RawStream, at: &KeyPath) {
+    /// Chroma at half resolution needs whole pairs of pixels, a mosaic whole patterns; and GStreamer has no mosaics.
+    fn format(&mut self, raw: &RawStream, at: &KeyPath) {
         let [width, height] = raw.size;
         let (pairs_across, pairs_down) = match raw.format {
             PixelFormat::Nv12 | PixelFormat::I420 => (true, true),
-            PixelFormat::Yuy2 => (true, false),
+            PixelFormat::Yuy2 | PixelFormat::Uyvy => (true, false),
             PixelFormat::Rgb | PixelFormat::Bgr | PixelFormat::Gray8 => (false, false),
+            _ => (true, true),
         };
         if (pairs_across && width % 2 == 1) || (pairs_down && height % 2 == 1) {
             let which = if pairs_down { "width and height" } else { "width" };
             let message = format!("{} needs an even {which}", raw.format.as_str());
             self.document.report_both(&at.key("size"), &at.key("format"), &message);
         }
+        if raw.format.mosaic().is_none() {
+            return;
+        }
+        if matches!(raw.source, RawSource::File { .. } | RawSource::Uri { .. } | RawSource::Pipeline { .. }) {
+            let message = "GStreamer's raw video has no mosaics; let the pipeline make RGB of it (bayer2rgb ! \
+                           videoconvert) and write format = \"RGB\"";
+            self.document.report_both(&at.key("format"), &at.key("source").key("type"), message);
+        }
+        let message = "is the sensor's mosaic as it is: linear, with its black level, not white-balanced. A model \
+                       that learned from photographs sees less in it; take the ISP's output where there is one";
+        self.warn(&at.key("format"), message);
     }
 
     fn source(&mut self, raw: &RawSource, period: Duration, period_at: &KeyPath, at: &KeyPath) -> SourceSpec {
@@ -396,6 +414,30 @@ impl Resolve<'_> {
             }
         };
         Accelerator { backend, max_batch }
+    }
+
+    fn supervision(&mut self, raw: RawSupervision) -> Supervision {
+        let hardware_watchdog = match raw.hardware_watchdog.0.as_str() {
+            "none" => HardwareWatchdog::None,
+            "systemd" => HardwareWatchdog::Systemd,
+            path => {
+                let seconds = raw.hardware_watchdog_timeout_s.unwrap_or(WATCHDOG_TIMEOUT_S);
+                HardwareWatchdog::Device { path: path.into(), timeout: Duration::from_secs(seconds.into()) }
+            }
+        };
+        let at = KeyPath::default().key("supervision");
+        let has_device = matches!(hardware_watchdog, HardwareWatchdog::Device { .. });
+        if raw.hardware_watchdog_timeout_s.is_some() && !has_device {
+            let message = match hardware_watchdog {
+                HardwareWatchdog::Systemd => {
+                    "systemd's watchdog has the timeout of RuntimeWatchdogSec= in system.conf; take this out"
+                }
+                _ => "of which watchdog? Add hardware_watchdog = \"/dev/watchdog0\", or take this out",
+            };
+            self.document.report(&at.key("hardware_watchdog_timeout_s"), message);
+        }
+        let state_dir = raw.state_dir.map(|path| path.0);
+        Supervision { hardware_watchdog, restart: raw.restart, state_dir }
     }
 }
 
