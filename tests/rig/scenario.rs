@@ -402,7 +402,7 @@ impl Scenario {
     pub fn board_text(&self, manifest: &str) -> Result<String, String> {
         let mut board: toml::Table = toml::from_str(&format!(
             "config_version = 1\n[accelerator]\nbackend = \"simulated\"\nintercept_ms = 2\nslope_ms = 1\n\
-             max_batch = 8\n[models.person]\nmanifest = {manifest:?}\n"
+             max_batch = 4\n[models.person]\nmanifest = {manifest:?}\n"
         ))
         .map_err(|error| error.to_string())?;
         merge(&mut board, &self.board);
