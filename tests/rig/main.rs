@@ -45,6 +45,9 @@ struct Arguments {
     /// Machines at a time. Without it: one a processor for virtual time, one for real time.
     #[arg(long, value_name = "N")]
     jobs: Option<usize>,
+    /// The program under test. Without it: the one of this tree, in the profile of tests.
+    #[arg(long, value_name = "FILE")]
+    ocelli: Option<PathBuf>,
     /// Why no machine can be made here.
     #[arg(long, hide = true, value_name = "REASON")]
     skip: Option<String>,
@@ -118,7 +121,7 @@ fn act(arguments: &Arguments) -> Result<bool, String> {
     let began = Instant::now();
     let parts = Parts {
         kernel: root.join(&arguments.kernel),
-        ocelli: PathBuf::from(env!("CARGO_BIN_EXE_ocelli")),
+        ocelli: arguments.ocelli.clone().unwrap_or_else(|| env!("CARGO_BIN_EXE_ocelli").into()),
         root: root.to_owned(),
     };
     let lines = match &arguments.skip {
