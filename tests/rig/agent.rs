@@ -32,6 +32,9 @@ const RESTART_NS: u64 = 100_000_000;
 /// How long it may take from its start to its first line of results.
 const START_NS: u64 = 60_000_000_000;
 
+/// Where programs are.
+const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
+
 /// What the agent tells of itself, one JSON object a line in `agent.jsonl`.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "kebab-case")]
@@ -44,7 +47,7 @@ pub enum Told {
     Running { at_ns: u64, start: usize },
     /// It said that it is ready.
     Ready { at_ns: u64, start: usize },
-    /// A step was done; a negative wall offset is a step back.
+    /// A step was begun, and done.
     Step { at_ns: u64, done_ns: u64, name: String, act: String, error: Option<String> },
     /// What the program holds.
     Sample { at_ns: u64, rss_kb: u64, files: u64, threads: u64 },
@@ -430,7 +433,7 @@ impl<'a> Agent<'a> {
 
 fn program() -> Command {
     let mut command = Command::new("ocelli");
-    command.current_dir("/board").env("PATH", "/bin:/usr/bin").env("HOME", "/state");
+    command.current_dir("/board").env("PATH", PATH).env("HOME", "/state");
     command.env("XDG_STATE_HOME", "/state").env("RUST_BACKTRACE", "1");
     command
 }
@@ -467,7 +470,7 @@ fn set_controls(device: &str, controls: &BTreeMap<String, i64>) -> Result<(), St
 
 fn run(command: &mut Command) -> Result<(), String> {
     let output = command
-        .env("PATH", "/bin:/usr/bin")
+        .env("PATH", PATH)
         .stdin(Stdio::null())
         .output()
         .map_err(|error| format!("{command:?}: {error}"))?;

@@ -37,11 +37,11 @@ pub fn judge(scenario: &Scenario, seen: &Seen) -> Shown {
     let settled = began + (scenario.expect.settle_s * 1e9) as u64;
     let (mut others, mut missed) = (0, 0);
     let none = Vec::new();
-    for stream in scenario.streams.iter().filter_map(|stream| stream.get("id")?.as_str()) {
-        let frames = seen.frames.get(stream).unwrap_or(&none);
-        in_order(stream, frames, wrong);
-        if let Some(expect) = scenario.expect.streams.get(stream) {
-            of_stream(stream, expect, frames, settled, wrong);
+    for stream in scenario.ids() {
+        let frames = seen.frames.get(&stream).unwrap_or(&none);
+        in_order(&stream, frames, wrong);
+        if let Some(expect) = scenario.expect.streams.get(&stream) {
+            of_stream(&stream, expect, frames, settled, wrong);
         } else {
             let judged: Vec<_> = frames.iter().filter(|frame| frame.captured_ns >= settled).collect();
             let misses = judged.iter().filter(|frame| !frame.met()).count();

@@ -19,6 +19,8 @@ pub struct Parts {
     pub root: PathBuf,
 }
 
+/// Kernel modules with which a machine sees the host's files.
+pub const SHARING: [&str; 4] = ["virtio_pci", "9p", "9pnet_virtio", "overlay"];
 /// End of a signed kernel module.
 const SIGNED: &[u8] = b"~Module signature appended~\n";
 
@@ -48,7 +50,7 @@ impl Parts {
         let mut archive = Archive::new(BufWriter::new(File::create(path).map_err(failed)?));
         let own = std::env::current_exe().map_err(failed)?;
         let programs =
-            [("init", own), ("bin/ocelli", self.ocelli.clone()), ("bin/v4l2-ctl", found("v4l2-ctl")?)];
+            [("init", own), ("usr/local/bin/ocelli", self.ocelli.clone()), ("usr/bin/v4l2-ctl", found("v4l2-ctl")?)];
         let mut libraries = BTreeSet::new();
         for (name, program) in &programs {
             libraries.extend(needed(program)?);
@@ -78,8 +80,9 @@ impl Parts {
     ) -> Result<(), String> {
         let failed = |error: std::io::Error| format!("kernel modules: {error}");
         let mut there = BTreeSet::new();
+        let shared: &[&str] = if scenario.suite == Suite::Two { &SHARING } else { &[] };
         let fixed = ["vivid", "virtio_pci", "virtio_console"];
-        for module in fixed.into_iter().chain(scenario.machine.modules.iter().map(String::as_str)) {
+        for module in fixed.into_iter().chain(shared.iter().copied()).chain(scenario.machine.modules.iter().map(String::as_str)) {
             let files = self.needed_modules(module)?;
             let names: Vec<_> = files.iter().map(|file| stem(file)).collect();
             for (file, name) in files.iter().zip(&names) {
@@ -152,7 +155,10 @@ impl Parts {
             Suite::One | Suite::Soak => qemu
                 .args(["-accel", "tcg,thread=single", "-icount", "shift=1,sleep=off", "-smp", "1"])
                 .args(["-rtc", "base=2026-01-01T00:00:00,clock=vm", "-seed", "1"]),
-            Suite::Two => qemu.args(["-accel", "tcg,thread=multi", "-smp", "2"]),
+            Suite::Two => qemu
+                .args(["-accel", accelerator(), "-smp", "2"])
+                .args(["-fsdev", "local,id=host,path=/,readonly=on,security_model=none,multidevs=remap"])
+                .args(["-device", "virtio-9p-pci,fsdev=host,mount_tag=host"]),
         };
         qemu.args(["-cpu", "max,-rdrand,-rdseed", "-m", &scenario.machine.memory_mb.to_string()]);
         qemu.args(["-nographic", "-nodefaults", "-no-reboot"]);
@@ -182,6 +188,14 @@ impl Parts {
             std::thread::sleep(Duration::from_millis(20));
         }
     }
+}
+
+/// Hardware's help where a stock kernel is known to run with it; kvm_pvm is not such.
+fn accelerator() -> &'static str {
+    let module = |name: &str| Path::new("/sys/module").join(name).exists();
+    let helps = (module("kvm_amd") || module("kvm_intel")) && !module("kvm_pvm");
+    let allowed = File::options().read(true).write(true).open("/dev/kvm").is_ok();
+    if helps && allowed { "kvm" } else { "tcg,thread=multi" }
 }
 
 /// What went wrong, and the last that QEMU and the machine said.

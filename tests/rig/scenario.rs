@@ -25,7 +25,9 @@ pub struct Scenario {
     pub limit_s: u64,
     #[serde(default)]
     pub machine: Machine,
-    /// The board's `[[streams]]`; what is not said comes from [`Scenario::board_text`].
+    /// The board's `[[streams]]`. Every camera has one of its own name, to which what is said here is added; so
+    /// have streams of other names, which must say what their source is.
+    #[serde(default)]
     pub streams: Vec<toml::Table>,
     /// Anything else of the board.
     #[serde(default)]
@@ -362,9 +364,15 @@ impl Scenario {
     }
 
     fn check(&self) -> Result<(), String> {
-        let ids: Vec<_> = self.streams.iter().filter_map(|stream| stream.get("id")?.as_str()).collect();
-        if ids.len() != self.streams.len() || ids.is_empty() {
-            return Err("every stream needs an id, and there must be one".to_owned());
+        if self.machine.buses.len() > 4 {
+            return Err("there are four copies of the driver, so at most four buses".to_owned());
+        }
+        if self.streams.iter().any(|stream| stream.get("id").and_then(toml::Value::as_str).is_none()) {
+            return Err("every stream needs an id".to_owned());
+        }
+        let ids = self.ids();
+        if ids.is_empty() {
+            return Err("there is no camera and no stream".to_owned());
         }
         let steps: Vec<_> = self.steps.iter().map(|step| step.name.as_str()).collect();
         let expect = &self.expect;
@@ -374,15 +382,12 @@ impl Scenario {
             if !steps.contains(&after.as_str()) {
                 return Err(format!("no step is named {after:?}"));
             }
-            if !ids.contains(&stream.as_str()) {
+            if !ids.contains(stream) {
                 return Err(format!("no stream is {stream:?}"));
             }
         }
-        if let Some(stream) = expect.streams.keys().find(|stream| !ids.contains(&stream.as_str())) {
+        if let Some(stream) = expect.streams.keys().find(|stream| !ids.contains(stream)) {
             return Err(format!("no stream is {stream:?}"));
-        }
-        if self.machine.buses.len() > 4 {
-            return Err("there are four copies of the driver, so at most four buses".to_owned());
         }
         if !self.steps.is_sorted_by(|one, next| one.at <= next.at) {
             return Err("the steps are not in the order of time".to_owned());
@@ -398,6 +403,20 @@ impl Scenario {
         (camera < self.machine.buses.get(bus)?.cameras).then_some((bus, camera))
     }
 
+    /// Names of all streams: cameras first.
+    pub fn ids(&self) -> Vec<String> {
+        let buses = self.machine.buses.iter().zip('a'..);
+        let cameras =
+            buses.flat_map(|(bus, letter)| (0..bus.cameras).map(move |camera| format!("{letter}{camera}")));
+        let mut ids: Vec<_> = cameras.collect();
+        for stream in &self.streams {
+            if !ids.iter().any(|id| id == name(stream)) {
+                ids.push(name(stream).to_owned());
+            }
+        }
+        ids
+    }
+
     /// The board file: four cameras at most share an accelerator that needs 3 ms for one frame and 6 ms for four.
     pub fn board_text(&self, manifest: &str) -> Result<String, String> {
         let mut board: toml::Table = toml::from_str(&format!(
@@ -407,27 +426,36 @@ impl Scenario {
         .map_err(|error| error.to_string())?;
         merge(&mut board, &self.board);
         let defaults: toml::Table = toml::from_str(
-            "size = [640, 360]\nformat = \"NV12\"\nlatency_bound_ms = 33\ncriticality = \"critical\"\nmodel = \"person\"\n",
+            "fps = 30\nsize = [640, 360]\nformat = \"NV12\"\nlatency_bound_ms = 80\ncriticality = \"critical\"\n\
+             model = \"person\"\n",
         )
         .map_err(|error| error.to_string())?;
         let mut streams = Vec::new();
-        for stream in &self.streams {
-            let mut whole = defaults.clone();
-            merge(&mut whole, stream);
-            if !whole.contains_key("fps") && !whole.contains_key("period_ms") {
-                whole.insert("fps".to_owned(), 30.into());
+        for id in self.ids() {
+            let mut stream = defaults.clone();
+            stream.insert("id".to_owned(), id.clone().into());
+            if self.camera(&id).is_some() {
+                let source = [("type", "v4l2"), ("device", id.as_str())];
+                let source: toml::Table =
+                    source.into_iter().map(|(key, value)| (key.to_owned(), value.into())).collect();
+                stream.insert("source".to_owned(), source.into());
             }
-            if let Some(toml::Value::Table(source)) = whole.get_mut("source")
+            self.streams.iter().filter(|said| name(said) == id).for_each(|said| merge(&mut stream, said));
+            if let Some(toml::Value::Table(source)) = stream.get_mut("source")
                 && let Some(toml::Value::String(device)) = source.get_mut("device")
                 && let Some((bus, camera)) = self.camera(device)
             {
                 *device = by_path(bus, camera);
             }
-            streams.push(toml::Value::Table(whole));
+            streams.push(toml::Value::Table(stream));
         }
         board.insert("streams".to_owned(), streams.into());
         toml::to_string(&board).map_err(|error| error.to_string())
     }
+}
+
+fn name(stream: &toml::Table) -> &str {
+    stream.get("id").and_then(toml::Value::as_str).unwrap_or_default()
 }
 
 fn merge(base: &mut toml::Table, more: &toml::Table) {

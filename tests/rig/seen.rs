@@ -100,10 +100,10 @@ impl Seen {
         })
     }
 
-    /// When the step of this name was done, the first time.
+    /// When the step of this name was begun, the first time.
     pub fn step(&self, wanted: &str) -> Option<u64> {
         self.told.iter().find_map(|told| match told {
-            Told::Step { done_ns, name, .. } if name == wanted => Some(*done_ns),
+            Told::Step { at_ns, name, .. } if name == wanted => Some(*at_ns),
             _ => None,
         })
     }
