@@ -40,10 +40,10 @@ pub fn judge(scenario: &Scenario, seen: &Seen) -> Shown {
     for stream in scenario.ids() {
         let frames = seen.frames.get(&stream).unwrap_or(&none);
         in_order(&stream, frames, wrong);
+        let judged: Vec<_> = frames.iter().filter(|frame| frame.captured_ns >= settled).cloned().collect();
         if let Some(expect) = scenario.expect.streams.get(&stream) {
-            of_stream(&stream, expect, frames, settled, wrong);
+            of_stream(&stream, expect, &judged, wrong);
         } else {
-            let judged: Vec<_> = frames.iter().filter(|frame| frame.captured_ns >= settled).collect();
             let misses = judged.iter().filter(|frame| !frame.met()).count();
             others += judged.len();
             missed += misses;
@@ -52,7 +52,7 @@ pub fn judge(scenario: &Scenario, seen: &Seen) -> Shown {
                     "{stream}: all frames after the first {} s should be met; of {} were not: {}",
                     scenario.expect.settle_s,
                     judged.len(),
-                    reasons(judged.into_iter())
+                    reasons(&judged)
                 ));
             }
             if frames.is_empty() {
@@ -174,7 +174,7 @@ fn in_order(stream: &str, frames: &[Frame], wrong: &mut Vec<String>) {
     }
 }
 
-fn of_stream(stream: &str, expect: &StreamExpect, frames: &[Frame], settled: u64, wrong: &mut Vec<String>) {
+fn of_stream(stream: &str, expect: &StreamExpect, frames: &[Frame], wrong: &mut Vec<String>) {
     let count = |outcome: &str| frames.iter().filter(|frame| frame.outcome == outcome).count() as f64;
     let latency = frames.iter().filter_map(|frame| frame.latency_us).max().unwrap_or(0);
     let checks = [
@@ -182,7 +182,7 @@ fn of_stream(stream: &str, expect: &StreamExpect, frames: &[Frame], settled: u64
         ("met", expect.met, count("met")),
         ("late", expect.late, count("late")),
         ("the largest latency in ms", expect.latency_max_ms, latency as f64 / 1e3),
-        ("the longest time without a met frame in s", expect.outage_s, outage(frames, settled) as f64 / 1e9),
+        ("the longest time without a met frame in s", expect.outage_s, outage(frames, 0) as f64 / 1e9),
     ];
     for (what, span, seen) in checks {
         wrong.extend(unlike(&format!("{stream}: {what}"), span, seen));
@@ -212,9 +212,9 @@ fn outage(frames: &[Frame], settled: u64) -> u64 {
 }
 
 /// Words for the ends of frames that were not met.
-fn reasons<'a>(frames: impl Iterator<Item = &'a Frame>) -> String {
+fn reasons(frames: &[Frame]) -> String {
     let mut counts = BTreeMap::<&str, u32>::new();
-    let missed = frames.filter(|frame| !frame.met());
+    let missed = frames.iter().filter(|frame| !frame.met());
     missed.for_each(|frame| *counts.entry(frame.reason.as_deref().unwrap_or("late")).or_default() += 1);
     counts.iter().map(|(reason, count)| format!("{reason} {count}")).collect::<Vec<_>>().join(", ")
 }

@@ -49,8 +49,11 @@ impl Parts {
         let failed = |error: std::io::Error| format!("{}: {error}", path.display());
         let mut archive = Archive::new(BufWriter::new(File::create(path).map_err(failed)?));
         let own = std::env::current_exe().map_err(failed)?;
-        let programs =
-            [("init", own), ("usr/local/bin/ocelli", self.ocelli.clone()), ("usr/bin/v4l2-ctl", found("v4l2-ctl")?)];
+        let programs = [
+            ("init", own),
+            ("usr/local/bin/ocelli", self.ocelli.clone()),
+            ("usr/bin/v4l2-ctl", found("v4l2-ctl")?),
+        ];
         let mut libraries = BTreeSet::new();
         for (name, program) in &programs {
             libraries.extend(needed(program)?);
@@ -82,7 +85,11 @@ impl Parts {
         let mut there = BTreeSet::new();
         let shared: &[&str] = if scenario.suite == Suite::Two { &SHARING } else { &[] };
         let fixed = ["vivid", "virtio_pci", "virtio_console"];
-        for module in fixed.into_iter().chain(shared.iter().copied()).chain(scenario.machine.modules.iter().map(String::as_str)) {
+        for module in fixed
+            .into_iter()
+            .chain(shared.iter().copied())
+            .chain(scenario.machine.modules.iter().map(String::as_str))
+        {
             let files = self.needed_modules(module)?;
             let names: Vec<_> = files.iter().map(|file| stem(file)).collect();
             for (file, name) in files.iter().zip(&names) {
@@ -169,7 +176,7 @@ impl Parts {
         qemu.arg("-kernel").arg(self.kernel.join("vmlinux")).arg("-initrd").arg(folder.join("initrd"));
         qemu.args([
             "-append",
-            "console=ttyS0 quiet panic=-1 mitigations=off nokaslr norandmaps cryptomgr.notests tsc=reliable \
+            "console=ttyS0 quiet panic=-1 preempt=full mitigations=off nokaslr norandmaps cryptomgr.notests tsc=reliable \
              no_timer_check initcall_blacklist=init_kprobe_trace,load_system_certificate_list",
         ]);
         let errors = File::create(folder.join("qemu")).map_err(|error| format!("qemu: {error}"))?;

@@ -45,6 +45,9 @@ struct Arguments {
     /// Machines at a time. Without it: one a processor for virtual time, one for real time.
     #[arg(long, value_name = "N")]
     jobs: Option<usize>,
+    /// Judge what the last runs left, and run nothing.
+    #[arg(long)]
+    judge: bool,
     /// The program under test. Without it: the one of this tree, in the profile of tests.
     #[arg(long, value_name = "FILE")]
     ocelli: Option<PathBuf>,
@@ -126,6 +129,7 @@ fn act(arguments: &Arguments) -> Result<bool, String> {
     };
     let lines = match &arguments.skip {
         Some(why) => scenarios.iter().map(|(name, scenario)| skipped(name, scenario, why)).collect(),
+        None if arguments.judge => scenarios.iter().map(|(name, scenario)| again(name, scenario)).collect(),
         None => all(&parts, scenarios, arguments.jobs),
     };
     say(&format!("{}{:.0} s in all\n", report::table(&lines), began.elapsed().as_secs_f64()));
@@ -220,8 +224,22 @@ fn one(parts: &Parts, name: &str, scenario: &Scenario) -> Line {
     Line { name: name.to_owned(), title: scenario.title.clone(), verdict, wall: began.elapsed() }
 }
 
+/// The verdict on what the last run left.
+fn again(name: &str, scenario: &Scenario) -> Line {
+    let verdict = match Seen::read(&folder(name)) {
+        Ok(seen) => Verdict::Judged(expect::judge(scenario, &seen)),
+        Err(why) => Verdict::Broken(why),
+    };
+    Line { name: name.to_owned(), title: scenario.title.clone(), verdict, wall: Duration::ZERO }
+}
+
+/// Where the files of a scenario's machine go.
+fn folder(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join("rig").join(name)
+}
+
 fn run(parts: &Parts, name: &str, scenario: &Scenario) -> Result<Verdict, String> {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("rig").join(name);
+    let folder = folder(name);
     parts.run(scenario, &folder)?;
     let mut shown = expect::judge(scenario, &Seen::read(&folder)?);
     if scenario.twice {

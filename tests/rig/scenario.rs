@@ -269,7 +269,7 @@ pub struct Expect {
     pub ends: Vec<String>,
     /// Bytes that capture copied.
     pub copied_bytes: Span,
-    /// Frames captured in the first so many seconds are not judged, where a stream has no line of its own.
+    /// Frames captured in the first so many seconds are not judged, but for their order and their sums.
     pub settle_s: f64,
     /// Streams to which something happens. All others must have every frame met.
     pub streams: BTreeMap<String, StreamExpect>,
@@ -301,7 +301,7 @@ impl Default for Expect {
     }
 }
 
-/// Of one stream, over all starts of the program. What is not said is free, but for drops: a reason that is
+/// Of one stream, of what was captured after the first seconds, over all starts of the program. What is not said is free, but for drops: a reason that is
 /// not named must not occur.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
