@@ -75,7 +75,7 @@ impl Camera {
         let (phase, jitter, seed) = match stream.source {
             SourceSpec::Synthetic { phase, jitter, seed } => (phase, jitter, seed ^ drawn),
             SourceSpec::File { phase, .. } => (phase, Duration::ZERO, drawn),
-            SourceSpec::Uri { .. } | SourceSpec::Pipeline { .. } => match &stream.trigger {
+            SourceSpec::Uri { .. } | SourceSpec::Pipeline { .. } | SourceSpec::V4l2(_) => match &stream.trigger {
                 Some(trigger) => (trigger.offset, trigger.jitter, drawn),
                 None => (Random::new(drawn ^ PHASE).below(stream.period), Duration::ZERO, drawn),
             },
