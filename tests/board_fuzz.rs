@@ -69,7 +69,7 @@ path = "log.jsonl"
 "#;
 
 /// What is put into texts: keys, values and marks that mean something, and some that should not.
-const PIECES: [&str; 54] = [
+const PIECES: [&str; 57] = [
     "[[streams]]\n",
     "[streams]\n",
     "[[sets]]\n",
@@ -118,6 +118,9 @@ const PIECES: [&str; 54] = [
     "inherit = [\"board.toml\", \"person.toml\"]\n",
     "backend = \"tensorrt\"\n",
     "type = \"pipeline\"\n",
+    "type = \"v4l2\"\n",
+    "device = \"/dev/video0\"\n",
+    "controls = { gain = 1 }\n",
     "[[triggers]]\n",
     "trigger = \"left\"\n",
     "jitter_ms = 16.7\n",

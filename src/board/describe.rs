@@ -1,8 +1,8 @@
 //! A board in words, every resolved value included: what `ocelli check` prints.
 
 use super::{
-    Asked, BackendSpec, Board, Encoding, Faults, Output, OutputTo, Realtime, SourceSpec, Stream, Trigger, V4l2,
-    V4l2Memory,
+    Asked, BackendSpec, Board, Encoding, Faults, Output, OutputTo, Realtime, SourceSpec, Stream, Trigger,
+    V4l2, V4l2Memory,
 };
 use crate::stream::Criticality;
 use std::fmt;

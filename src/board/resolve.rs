@@ -293,8 +293,13 @@ impl Resolve<'_> {
         }
         if camera.encoding == Encoding::Mjpeg {
             let own = match (camera.memory, &camera.fourcc) {
-                (V4l2Memory::Userptr, _) => Some(("memory", "JPEG images are decoded into the pool, never sent there; take it out")),
-                (_, Some(_)) => Some(("fourcc", "has no use: encoding = \"mjpeg\" says what the camera sends; take it out")),
+                (V4l2Memory::Userptr, _) => {
+                    Some(("memory", "JPEG images are decoded into the pool, never sent there; take it out"))
+                }
+                (_, Some(_)) => Some((
+                    "fourcc",
+                    "has no use: encoding = \"mjpeg\" says what the camera sends; take it out",
+                )),
                 _ => None,
             };
             if let Some((key, message)) = own {

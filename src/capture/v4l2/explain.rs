@@ -36,10 +36,8 @@ impl Words {
                 "there is no such device",
                 format!("plug the camera in, or name one that is there: {}", list(&nodes(Path::new("/dev")))),
             ),
-            Some(Errno::ACCESS | Errno::PERM) => self.error(
-                error,
-                "give the user the group `video`, or a udev rule that lets it have the device",
-            ),
+            Some(Errno::ACCESS | Errno::PERM) => self
+                .error(error, "give the user the group `video`, or a udev rule that lets it have the device"),
             Some(Errno::NODEV | Errno::NXIO) => {
                 self.error("the device is gone", "check the camera's cable and power")
             }
@@ -50,7 +48,8 @@ impl Words {
             Some(Errno::MFILE | Errno::NFILE) => {
                 self.error(error, "raise the limit of open files (ulimit -n, LimitNOFILE=)")
             }
-            _ => self.error(format!("opening failed: {error}"), "check the camera, and the kernel's log (dmesg)"),
+            _ => self
+                .error(format!("opening failed: {error}"), "check the camera, and the kernel's log (dmesg)"),
         }
     }
 
@@ -115,7 +114,8 @@ impl Words {
             "{request}: USB bus {number} ({speed} Mbit/s, {capacity} for cameras) has no bandwidth left; on it: {}",
             list(cameras)
         );
-        let mut remedy = "plug the camera in at another bus (`lsusb -t`), use encoding = \"mjpeg\"".to_owned();
+        let mut remedy =
+            "plug the camera in at another bus (`lsusb -t`), use encoding = \"mjpeg\"".to_owned();
         if let Some(rate) = self.rate.map(|bits| bits / 1e6).filter(|rate| *rate > 0.0) {
             what += &format!("; this one takes {rate:.0} Mbit/s of pixels");
             remedy += &match capacity / rate {
@@ -129,11 +129,20 @@ impl Words {
     }
 
     /// The driver agreed to something else.
-    pub fn another_format(&self, device: &Device, wanted: &str, got: &str, fourccs: &[Fourcc]) -> SourceError {
+    pub fn another_format(
+        &self,
+        device: &Device,
+        wanted: &str,
+        got: &str,
+        fourccs: &[Fourcc],
+    ) -> SourceError {
         let offers = |fourcc: &Fourcc| {
             let sizes = device.sizes(*fourcc);
             let sizes: Vec<String> = sizes.into_iter().map(show_size).collect();
-            format!("{fourcc} {}", if sizes.is_empty() { "in sizes it does not tell".to_owned() } else { list(&sizes) })
+            format!(
+                "{fourcc} {}",
+                if sizes.is_empty() { "in sizes it does not tell".to_owned() } else { list(&sizes) }
+            )
         };
         let all: Vec<Fourcc> = device.formats().into_iter().map(|(fourcc, _)| fourcc).collect();
         let ours: Vec<&Fourcc> = fourccs.iter().filter(|fourcc| all.contains(fourcc)).collect();

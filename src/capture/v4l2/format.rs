@@ -143,9 +143,11 @@ impl Agreed {
                 )
             };
             let begin = next[memory];
-            let end = stride.checked_mul(rows).and_then(|bytes| bytes.checked_add(begin)).ok_or_else(fault)?;
+            let end =
+                stride.checked_mul(rows).and_then(|bytes| bytes.checked_add(begin)).ok_or_else(fault)?;
             // The last row need not be padded.
-            needed[memory] = stride.checked_sub(row).and_then(|padding| end.checked_sub(padding)).ok_or_else(fault)?;
+            needed[memory] =
+                stride.checked_sub(row).and_then(|padding| end.checked_sub(padding)).ok_or_else(fault)?;
             if needed[memory] > self.planes[memory].bytes {
                 return Err(fault());
             }
@@ -162,10 +164,9 @@ impl Agreed {
 /// How a driver's colours are to be read, where it says so.
 pub fn colorimetry(colorspace: u32, ycbcr_enc: u32, quantization: u32) -> Option<Colorimetry> {
     let matrix = match (ycbcr_enc, colorspace) {
-        (
-            sys::v4l2_ycbcr_encoding_V4L2_YCBCR_ENC_709 | sys::v4l2_ycbcr_encoding_V4L2_YCBCR_ENC_XV709,
-            _,
-        ) => Matrix::Bt709,
+        (sys::v4l2_ycbcr_encoding_V4L2_YCBCR_ENC_709 | sys::v4l2_ycbcr_encoding_V4L2_YCBCR_ENC_XV709, _) => {
+            Matrix::Bt709
+        }
         (
             sys::v4l2_ycbcr_encoding_V4L2_YCBCR_ENC_601
             | sys::v4l2_ycbcr_encoding_V4L2_YCBCR_ENC_XV601
@@ -189,10 +190,9 @@ pub fn colorimetry(colorspace: u32, ycbcr_enc: u32, quantization: u32) -> Option
     };
     let range = match (quantization, colorspace) {
         (sys::v4l2_quantization_V4L2_QUANTIZATION_FULL_RANGE, _)
-        | (
-            sys::v4l2_quantization_V4L2_QUANTIZATION_DEFAULT,
-            sys::v4l2_colorspace_V4L2_COLORSPACE_JPEG,
-        ) => Range::Full,
+        | (sys::v4l2_quantization_V4L2_QUANTIZATION_DEFAULT, sys::v4l2_colorspace_V4L2_COLORSPACE_JPEG) => {
+            Range::Full
+        }
         _ => Range::Limited,
     };
     Some(Colorimetry { matrix, range })

@@ -57,9 +57,7 @@ impl Heap {
     pub fn allocate(&self, bytes: usize) -> io::Result<OwnedFd> {
         let bytes = bytes.checked_next_multiple_of(page_size()).ok_or(Errno::NOMEM)?;
         match self.kind {
-            Kind::DmaHeap => {
-                ioctl::allocate_from_heap(&self.file, bytes)
-            }
+            Kind::DmaHeap => ioctl::allocate_from_heap(&self.file, bytes),
             Kind::Vgem => self.dumb(bytes),
         }
     }
@@ -80,7 +78,8 @@ impl Heap {
 
 /// The card of vgem, where it is loaded: `cards` is where the kernel lists graphics cards.
 fn vgem(cards: &Path) -> Option<PathBuf> {
-    let mut entries: Vec<PathBuf> = std::fs::read_dir(cards).ok()?.flatten().map(|card| card.path()).collect();
+    let mut entries: Vec<PathBuf> =
+        std::fs::read_dir(cards).ok()?.flatten().map(|card| card.path()).collect();
     entries.sort();
     let is_vgem = |card: &PathBuf| {
         let name = card.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"card"));

@@ -116,7 +116,8 @@ requests! {
 }
 
 // SAFETY: as the kernel's headers define them; the sizes are checked.
-const DMA_HEAP_ALLOC: Request<DmaHeapAllocation> = unsafe { Request::new(code::<DmaHeapAllocation>(3, b'H', 0)) };
+const DMA_HEAP_ALLOC: Request<DmaHeapAllocation> =
+    unsafe { Request::new(code::<DmaHeapAllocation>(3, b'H', 0)) };
 // SAFETY: as above.
 const DRM_HANDLE_TO_FD: Request<DrmPrime> = unsafe { Request::new(code::<DrmPrime>(3, b'd', 0x2d)) };
 

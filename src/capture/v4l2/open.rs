@@ -59,14 +59,19 @@ impl Wanted {
         if let Some((input, status)) = device.input()
             && status & NO_SIGNAL != 0
         {
-            return Err(words.error(format!("input `{input}` has no signal"), "connect and power what is before it"));
+            return Err(
+                words.error(format!("input `{input}` has no signal"), "connect and power what is before it")
+            );
         }
         let agreed = self.agree(&device, words)?;
         let rate = self.rate(&device, &agreed, words)?;
         let bits = agreed.memory().iter().map(|plane| plane.bytes as f64 * 8.0).sum::<f64>();
         words.rate = Some(bits / self.period.as_secs_f64());
         let stride = agreed.planes[0].stride;
-        notes.push(format!("{}x{} {}, {stride} bytes a row, {rate}", agreed.width, agreed.height, agreed.fourcc));
+        notes.push(format!(
+            "{}x{} {}, {stride} bytes a row, {rate}",
+            agreed.width, agreed.height, agreed.fourcc
+        ));
         self.set_controls(&device, words, notes)?;
         Ok((device, agreed))
     }
@@ -77,7 +82,9 @@ impl Wanted {
         match (self.camera.encoding, &self.camera.fourcc) {
             (Encoding::Mjpeg, _) => Ok(vec![Fourcc::MJPEG, Fourcc::JPEG]),
             (Encoding::Raw, None) => Ok(ours),
-            (Encoding::Raw, Some(only)) if ours.contains(&Fourcc::parse(only)) => Ok(vec![Fourcc::parse(only)]),
+            (Encoding::Raw, Some(only)) if ours.contains(&Fourcc::parse(only)) => {
+                Ok(vec![Fourcc::parse(only)])
+            }
             (Encoding::Raw, Some(other)) => {
                 let names: Vec<String> = ours.iter().map(Fourcc::to_string).collect();
                 let what = format!("fourcc `{other}` is not {}", self.format.as_str());
@@ -91,13 +98,15 @@ impl Wanted {
         let offered = device.formats();
         let Self { width, height, .. } = *self;
         // Drivers that list nothing are asked all the same.
-        let listed = |fourcc: &&Fourcc| offered.is_empty() || offered.iter().any(|(other, _)| other == *fourcc);
+        let listed =
+            |fourcc: &&Fourcc| offered.is_empty() || offered.iter().any(|(other, _)| other == *fourcc);
         let names = || fourccs.iter().map(Fourcc::to_string).collect::<Vec<_>>().join(" or ");
         let wanted = || format!("{width}x{height} {}", names());
         let Some(&fourcc) = fourccs.iter().find(listed) else {
             return Err(words.another_format(device, &wanted(), "no such format", &fourccs));
         };
-        let agreed = device.set_format(fourcc, width, height).map_err(|error| words.failed("S_FMT", &error))?;
+        let agreed =
+            device.set_format(fourcc, width, height).map_err(|error| words.failed("S_FMT", &error))?;
         if (agreed.fourcc, agreed.width, agreed.height) != (fourcc, width, height) {
             let got = format!("{}x{} {}", agreed.width, agreed.height, agreed.fourcc);
             return Err(words.another_format(device, &wanted(), &got, &fourccs));
@@ -122,7 +131,12 @@ impl Wanted {
     }
 
     /// Sets the controls, those that switch automatics first, and reads all of them back.
-    fn set_controls(&self, device: &Device, words: &Words, notes: &mut Vec<String>) -> Result<(), SourceError> {
+    fn set_controls(
+        &self,
+        device: &Device,
+        words: &Words,
+        notes: &mut Vec<String>,
+    ) -> Result<(), SourceError> {
         if self.camera.controls.is_empty() {
             return Ok(());
         }
@@ -158,7 +172,9 @@ impl Wanted {
             if device.control(control.id).is_some_and(|now| now.is_inactive()) {
                 let remedy = "set the automatic's own control too (such as auto_exposure = 1 for manual), or take \
                               this one out";
-                return Err(words.error(format!("control `{name}` has no effect: an automatic decides it"), remedy));
+                return Err(
+                    words.error(format!("control `{name}` has no effect: an automatic decides it"), remedy)
+                );
             }
         }
         let shown: Vec<String> = chosen.iter().map(|(control, value)| control.show(*value)).collect();
@@ -229,7 +245,9 @@ fn enough(queue: &mut Queue, count: usize) -> Result<Share, Refused> {
     let has = queue.buffers();
     if has < count {
         queue.release();
-        return Err(Refused::Unsupported(format!("the driver gives {has} buffers, {count} may be in use at once")));
+        return Err(Refused::Unsupported(format!(
+            "the driver gives {has} buffers, {count} may be in use at once"
+        )));
     }
     Ok(share)
 }
@@ -245,9 +263,13 @@ fn from_heap(queue: &mut Queue, count: usize, notes: &mut Vec<String>) -> Result
 fn how(way: V4l2Memory, is_raw: bool, buffers: usize, refusals: &[String]) -> String {
     let what = match (way, is_raw) {
         (_, false) => "JPEG images in the driver's own buffers (MMAP), decoded into the pool",
-        (V4l2Memory::Userptr | V4l2Memory::Auto, _) => "the driver writes into the pool (USERPTR), nothing is copied",
+        (V4l2Memory::Userptr | V4l2Memory::Auto, _) => {
+            "the driver writes into the pool (USERPTR), nothing is copied"
+        }
         (V4l2Memory::Mmap, _) => "frames lie in the driver's own buffers (MMAP), nothing is copied",
-        (V4l2Memory::Dmabuf, _) => "the driver writes into another device's memory (DMABUF), nothing is copied",
+        (V4l2Memory::Dmabuf, _) => {
+            "the driver writes into another device's memory (DMABUF), nothing is copied"
+        }
         (V4l2Memory::Copy, _) => "frames are copied from the driver's own buffers (MMAP) into the pool",
     };
     let why = if refusals.is_empty() { String::new() } else { format!("; refused: {}", refusals.join("; ")) };

@@ -311,8 +311,7 @@ impl Queue {
 
     /// Hands all buffers to the driver for the first time.
     fn hand_over(&mut self, slots: Vec<(Lease, Vec<OwnedFd>)>) -> Result<(), Refused> {
-        let buffer =
-            |(lease, files)| Buffer { lease, with_driver: false, queued: Instant::default(), files };
+        let buffer = |(lease, files)| Buffer { lease, with_driver: false, queued: Instant::default(), files };
         // Were there buffers before, the kernel has let go of them: REQBUFS has succeeded.
         self.buffers = slots.into_iter().map(buffer).collect();
         if self.buffers.len() < LEAST {
@@ -418,7 +417,9 @@ impl Queue {
         };
         let index = buffer.index as usize;
         let Some(ours) = self.buffers.get_mut(index).filter(|ours| ours.with_driver) else {
-            return Err(io::Error::other(format!("the driver returned buffer {index}, which it did not have")));
+            return Err(io::Error::other(format!(
+                "the driver returned buffer {index}, which it did not have"
+            )));
         };
         ours.with_driver = false;
         self.with_driver -= 1;

@@ -144,10 +144,7 @@ mod tests {
     #[test]
     fn a_repeated_number_is_a_frame_and_pays_for_the_gap_after_it() {
         let mut sequence = Sequence::default();
-        assert_eq!(
-            numbers(&mut sequence, &[5, 5, 7, 8, 10]),
-            [(0, 0), (0, 1), (0, 2), (0, 3), (1, 5)]
-        );
+        assert_eq!(numbers(&mut sequence, &[5, 5, 7, 8, 10]), [(0, 0), (0, 1), (0, 2), (0, 3), (1, 5)]);
         assert_eq!(sequence.oddities().collect::<Vec<_>>(), [(Oddity::Repeated, 1)]);
     }
 

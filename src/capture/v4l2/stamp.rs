@@ -85,7 +85,9 @@ impl Fault {
     pub const fn describe(self) -> &'static str {
         match self {
             Self::Future => "in the future; the frames' arrival was taken",
-            Self::Impossible => "before the stream was started, or no times at all; the frames' arrival was taken",
+            Self::Impossible => {
+                "before the stream was started, or no times at all; the frames' arrival was taken"
+            }
             Self::Backward => "earlier than the frame before; that one's stamp was taken",
         }
     }
@@ -133,7 +135,10 @@ impl Stamps {
 
     /// How often each fault was found, where it was.
     pub fn faults(&self) -> impl Iterator<Item = (Fault, u64)> {
-        Fault::ALL.into_iter().map(|fault| (fault, self.counts[fault as usize])).filter(|(_, count)| *count > 0)
+        Fault::ALL
+            .into_iter()
+            .map(|fault| (fault, self.counts[fault as usize]))
+            .filter(|(_, count)| *count > 0)
     }
 }
 
@@ -175,9 +180,15 @@ mod tests {
     #[test]
     fn the_future_is_clamped_to_arrival() {
         let mut stamps = stamps();
-        assert_eq!(stamps.convert(stamp(120), Clock::EndOfFrame, after(100)), (after(100), Some(Fault::Future)));
+        assert_eq!(
+            stamps.convert(stamp(120), Clock::EndOfFrame, after(100)),
+            (after(100), Some(Fault::Future))
+        );
         // The next true stamp, a little before the arrival that was taken, must not go back.
-        assert_eq!(stamps.convert(stamp(99), Clock::EndOfFrame, after(133)), (after(100), Some(Fault::Backward)));
+        assert_eq!(
+            stamps.convert(stamp(99), Clock::EndOfFrame, after(133)),
+            (after(100), Some(Fault::Backward))
+        );
         assert_eq!(stamps.convert(stamp(132), Clock::EndOfFrame, after(133)), (after(132), None));
         assert_eq!(stamps.faults().collect::<Vec<_>>(), [(Fault::Future, 1), (Fault::Backward, 1)]);
     }
