@@ -122,6 +122,7 @@ impl fmt::Display for Faults {
         let events = [
             ("freeze", self.freeze_at),
             ("stall", self.stall_at),
+            ("hang", self.hang_at),
             ("fail", self.fail_at),
             ("end", self.end_at),
         ];

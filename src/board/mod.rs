@@ -181,6 +181,8 @@ pub struct Faults {
     pub stall_at: Option<u64>,
     /// How long it stalls.
     pub stall: Duration,
+    /// Asked for this frame, the source never answers: its thread is stuck until the process ends.
+    pub hang_at: Option<u64>,
     /// Fails at this frame, once.
     pub fail_at: Option<u64>,
     /// Ends at this frame.

@@ -230,6 +230,9 @@ pub(super) struct RawFaults {
     #[serde(default)]
     #[schemars(range(min = 0.0, max = 3_600_000.0))]
     pub stall_ms: f64,
+    /// Asked for this frame, the source never answers, as one whose driver is stuck: its thread hangs until the
+    /// process ends. What the supervisor puts in its place goes on. Without it: never.
+    pub hang_at: Option<u64>,
     /// The source fails at this frame, once. Without it: never.
     pub fail_at: Option<u64>,
     /// The source ends at this frame. Without it: never.

@@ -301,6 +301,7 @@ impl Resolve<'_> {
             corrupt: raw.corrupt,
             stall_at: raw.stall_at,
             stall: millis(raw.stall_ms),
+            hang_at: raw.hang_at,
             fail_at: raw.fail_at,
             end_at: raw.end_at,
         }
