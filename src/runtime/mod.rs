@@ -10,6 +10,7 @@
 
 mod capture;
 mod exec;
+mod heartbeat;
 mod profile;
 mod publisher;
 pub(crate) mod records;
@@ -164,16 +165,14 @@ impl Running {
             arrivals.push(from_capture);
             let share = pool.share(StreamId(index as u16));
             let resources = Resources { share, copies: copies.clone(), start };
-            let camera = capture::Camera::new(
-                stream.id.clone(),
-                source,
-                resources,
-                to_exec,
-                waker.clone(),
-                flags.clone(),
-            );
+            let seat = Arc::new(heartbeat::Seat::default());
+            let port = capture::Port::new(to_exec, waker.clone(), flags.clone(), seat);
+            let (id, flags) = (stream.id.clone(), flags.clone());
+            let camera = capture::Camera { id, source, resources, port, flags };
             let realtime = board.realtime.clone();
-            captures.push(thread(&format!("cap-{}", stream.id), move || camera.run(&realtime))?);
+            captures.push(thread(&format!("cap-{}", stream.id), move || {
+                camera.run(&realtime);
+            })?);
         }
         let (to_publisher, for_publisher) = ring::<_, { publisher::RING }>();
         let (facts, from_publisher) = ring::<_, { exec::FACTS }>();
