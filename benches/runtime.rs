@@ -61,6 +61,7 @@ fn board(streams: usize) -> Board {
         jitter: Duration::ZERO,
         seed: 0,
         fail_every: 0,
+        hang_at: None,
     };
     board
 }

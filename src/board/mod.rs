@@ -215,6 +215,8 @@ pub enum BackendSpec {
         seed: u64,
         /// Every n-th batch fails, 0 for none.
         fail_every: u32,
+        /// From this batch of a run on, counted from 0, none comes back.
+        hang_at: Option<u64>,
     },
     /// ONNX Runtime on the CPU.
     OnnxRuntime {

@@ -266,6 +266,10 @@ pub(super) enum RawAccelerator {
         /// Every n-th batch fails; 0 for none.
         #[serde(default)]
         fail_every: u32,
+        /// This batch of a run (counted from 0) and those after it never come back, as of an accelerator that hangs.
+        /// What the supervisor puts in its place works. Not in simulations, whose scenarios have hangs of their own.
+        /// Without it: never.
+        hang_at: Option<u64>,
     },
     /// ONNX Runtime on the CPU.
     OnnxRuntime {

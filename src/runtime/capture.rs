@@ -4,7 +4,6 @@ use crate::board::Realtime;
 use crate::capture::{Captured, Next, Resources, Source, SourceError};
 use crate::job::{DropReason, Lost, bounded};
 use crate::platform::{Waker, clock, realtime};
-use crate::pool::Share;
 use crate::ring::Sender;
 use crate::runtime::Flags;
 use crate::runtime::heartbeat::{Phase, Replaced, Seat};
@@ -55,14 +54,6 @@ pub(super) struct Port {
     overflow: Option<Lost>,
 }
 
-/// What a thread that has ended gives back.
-pub(super) struct Returned {
-    /// The slots that its source used.
-    pub(super) share: Share,
-    /// The way to the exec thread.
-    pub(super) ring: Sender<News>,
-}
-
 /// Why a source is left.
 enum Left {
     Stopped,
@@ -71,8 +62,9 @@ enum Left {
 }
 
 impl Camera {
-    /// Runs the camera until the run stops, the source ends, or another thread has taken the camera over.
-    pub(super) fn run(mut self, asked: &Realtime) -> Returned {
+    /// Runs the camera until the run stops, the source ends, or another thread has taken the camera over. Gives
+    /// back the ring, for another thread's use.
+    pub(super) fn run(mut self, asked: &Realtime) -> Sender<News> {
         if self.serve(asked).is_err() {
             log::warn!(
                 "{}: the thread that was stuck has come back; another has its camera: it ends",
@@ -80,9 +72,7 @@ impl Camera {
             );
             self.source.close();
         }
-        // The source has slots of the share as long as it lives.
-        drop(self.source);
-        Returned { share: self.resources.share, ring: self.port.ring }
+        self.port.ring
     }
 
     fn serve(&mut self, asked: &Realtime) -> Result<(), Replaced> {
