@@ -55,6 +55,7 @@ const UNSAFE: &[&str] = &[
     "infer/preprocess/simd/avx2.rs",
     "infer/preprocess/simd/neon.rs",
     "platform/exit.rs",
+    "platform/watchdog_device.rs",
     "pool/mod.rs",
     "pool/slab.rs",
     "pool/slots.rs",

@@ -1,4 +1,4 @@
-//! What the operating system gives: the clock, waking up, memory that stays.
+//! What the operating system gives: the clock, waking up, memory that stays, the service manager, watchdogs.
 //!
 //! Stands below the stages because all of them wait and remember. Architecture invariant: no policy here.
 
@@ -6,6 +6,8 @@ pub mod clock;
 pub mod exit;
 pub mod realtime;
 pub mod memory;
+pub mod service;
+pub mod watchdog_device;
 mod wake;
 
 pub use wake::Waker;

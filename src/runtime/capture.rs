@@ -225,7 +225,7 @@ impl Port {
             }
             self.seat.keep(self.overflow);
         }
-        self.exec.wake();
+        self.exec.arrived();
     }
 
     /// Hands news over that must not be lost: waits for room. The exec thread empties this ring until every
