@@ -334,6 +334,10 @@ impl Session {
 }
 
 impl Source for Camera {
+    fn resume(&mut self, next: u64) {
+        self.sequence.resume(next);
+    }
+
     fn open(&mut self, resources: &Resources) -> Result<Opened, SourceError> {
         self.stop();
         self.down = true;
