@@ -18,7 +18,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     // Words for people, never on a frame's path.
     ("log", &["capture", "platform", "publish", "runtime", "telemetry", "cli", "main.rs"]),
     // The operating system.
-    ("rustix", &["platform", "pool", "publish", "runtime", "telemetry", "cli"]),
+    ("rustix", &["capture/v4l2", "platform", "pool", "publish", "runtime", "telemetry", "cli"]),
     ("thread_priority", &["platform"]),
     // One room each.
     ("gstreamer", &["capture/gst", "capture/mod.rs", "cli"]),
@@ -26,6 +26,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("gstreamer_app", &["capture/gst"]),
     ("gstreamer_base", &["capture/gst"]),
     ("gstreamer_video", &["capture/gst"]),
+    ("crossbeam_utils", &["capture/v4l2"]),
+    ("turbojpeg", &["capture/v4l2"]),
     ("ort", &["infer/onnxruntime"]),
     ("half", &["infer"]),
     ("tokio", &["telemetry"]),

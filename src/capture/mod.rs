@@ -7,6 +7,7 @@ pub mod faults;
 pub mod grid;
 pub mod gst;
 pub mod synthetic;
+pub mod v4l2;
 
 use crate::board::{SourceSpec, Stream};
 use crate::image::{ImageLayout, PixelFormat};

@@ -1,0 +1,3 @@
+//! Cameras behind V4L2 device nodes.
+
+pub mod mjpeg;
