@@ -6,7 +6,7 @@
 mod memory;
 
 use memory::{MANIFEST, Memory};
-use ocelli::board::{Board, SourceSpec};
+use ocelli::board::{Board, HardwareWatchdog, SourceSpec, Supervision};
 use ocelli::config::Kind;
 use ocelli::model::Decoder;
 use ocelli::stream::Criticality;
@@ -131,6 +131,7 @@ fn a_plain_board_has_the_defaults_that_the_schema_names() {
              every 33.333333 ms, bound 100 ms, normal, late results dropped, 1 of 30 frames may be missed, model person",
             "realtime: lock_memory try, fifo try, cpus any",
             "platform: thermal zones [], power rails [], gpu load [], gpu clock []",
+            "supervision: hardware watchdog none, restart not allowed, no last ledger",
         ]
     );
 }
@@ -714,4 +715,66 @@ fn a_trigger_without_streams_looks_wrong() {
     let board = load(&triggered(TRIGGERS, ["trigger = \"left\"", "", ""])).unwrap();
     assert_eq!(board.warnings.len(), 1);
     assert!(board.warnings[0].contains("no stream is on this trigger"), "{:?}", board.warnings);
+}
+
+#[test]
+fn who_watches_over_the_run() {
+    let supervision = |keys: &str| load(&format!("{HEAD}[supervision]\n{keys}{FRONT}")).unwrap().supervision;
+    assert_eq!(supervision(""), Supervision::default());
+    let device = |seconds| HardwareWatchdog::Device {
+        path: "/dev/watchdog1".into(),
+        timeout: Duration::from_secs(seconds),
+    };
+    let named = "hardware_watchdog = \"/dev/watchdog1\"\n";
+    assert_eq!(supervision(named).hardware_watchdog, device(60));
+    let all = format!("{named}hardware_watchdog_timeout_s = 20\nrestart = true\nstate_dir = \"state\"\n");
+    assert_eq!(
+        supervision(&all),
+        Supervision { hardware_watchdog: device(20), restart: true, state_dir: Some("b/state".into()) }
+    );
+    assert_eq!(
+        supervision(&all).to_string(),
+        "supervision: hardware watchdog /dev/watchdog1 after 20 s, restart allowed, last ledger in b/state"
+    );
+    let systemd = supervision("hardware_watchdog = \"systemd\"\nstate_dir = \"/var/lib/ocelli\"\n");
+    assert_eq!(systemd.hardware_watchdog, HardwareWatchdog::Systemd);
+    assert_eq!(systemd.state_dir.as_deref(), Some(Path::new("/var/lib/ocelli")));
+}
+
+#[test]
+fn what_is_wrong_with_who_watches() {
+    let said = |keys: &str| said(&format!("{HEAD}{FRONT}[supervision]\n{keys}"));
+    let one = |problem: &str| format!("b/board.toml:{problem}\n1 problem in b/board.toml");
+    for wrong in ["/dev/watchdog", "/dev/watchdog100", "/dev/watchdog0x", "systemd ", "/dev/sda1", ""] {
+        assert_eq!(
+            said(&format!("hardware_watchdog = {wrong:?}")),
+            one(&format!(
+                "18:21: supervision.hardware_watchdog = {wrong:?}\n    must be \"none\", \"systemd\" or a device \
+                 with its number, as \"/dev/watchdog0\""
+            ))
+        );
+    }
+    assert_eq!(
+        said("hardware_watchdog = \"/dev/watchdog0\"\nhardware_watchdog_timeout_s = 5"),
+        one("19:31: supervision.hardware_watchdog_timeout_s = 5\n    too small: 10 to 3600 is allowed")
+    );
+    assert_eq!(
+        said("hardware_watchdog = \"systemd\"\nhardware_watchdog_timeout_s = 20"),
+        one(
+            "19:31: supervision.hardware_watchdog_timeout_s = 20\n    systemd's watchdog has the timeout of \
+             RuntimeWatchdogSec= in system.conf; take this out"
+        )
+    );
+    assert_eq!(
+        said("hardware_watchdog_timeout_s = 20"),
+        one(
+            "18:31: supervision.hardware_watchdog_timeout_s = 20\n    of which watchdog? Add hardware_watchdog = \
+             \"/dev/watchdog0\", or take this out"
+        )
+    );
+    assert_eq!(
+        said("restart = \"yes\""),
+        one("18:11: supervision.restart = \"yes\"\n    true or false is needed here, not a string")
+    );
+    assert_eq!(said("state_dir = \"\""), one("18:13: supervision.state_dir = \"\"\n    must not be empty"));
 }

@@ -46,6 +46,11 @@ streams = ["front"]
 deadline_ms = 100
 [realtime]
 cpus = [1, 2]
+[supervision]
+hardware_watchdog = "/dev/watchdog0"
+hardware_watchdog_timeout_s = 30
+restart = true
+state_dir = "state"
 "#;
 
 const SMALL: &str = r#"config_version = 1
@@ -69,7 +74,7 @@ path = "log.jsonl"
 "#;
 
 /// What is put into texts: keys, values and marks that mean something, and some that should not.
-const PIECES: [&str; 54] = [
+const PIECES: [&str; 56] = [
     "[[streams]]\n",
     "[streams]\n",
     "[[sets]]\n",
@@ -124,6 +129,8 @@ const PIECES: [&str; 54] = [
     "misses = [30, 2]\n",
     "freshness_ms = 1e-9\n",
     "cheaper_model = \"person\"\n",
+    "[supervision]\n",
+    "hardware_watchdog = \"systemd\"\n",
 ];
 
 /// A change of a text: what, where (as a share of it), how much, and which piece.
@@ -299,6 +306,9 @@ fn instance(schema: &Json, choices: &mut dyn Iterator<Item = u16>) -> String {
         "boolean" => ["true", "false"][choose(2)].to_owned(),
         "string" if schema["pattern"].as_str().is_some_and(|pattern| pattern.contains("64")) => {
             format!("\"{}\"", "f".repeat(64))
+        }
+        "string" if schema["pattern"].as_str().is_some_and(|pattern| pattern.contains("watchdog")) => {
+            ["\"none\"", "\"systemd\"", "\"/dev/watchdog12\""][choose(3)].to_owned()
         }
         "string" => ["\"a\"", "\"b\""][choose(2)].to_owned(),
         other => panic!("{other}"),

@@ -55,6 +55,7 @@ const UNSAFE: &[&str] = &[
     "capture/gst/memory.rs",
     "infer/preprocess/simd/avx2.rs",
     "infer/preprocess/simd/neon.rs",
+    "platform/watchdog_device.rs",
     "pool/mod.rs",
     "pool/slab.rs",
     "pool/slots.rs",

@@ -1,11 +1,14 @@
 //! A board in words, every resolved value included: what `ocelli check` prints.
 
-use super::{Asked, BackendSpec, Board, Faults, Output, OutputTo, Realtime, SourceSpec, Stream, Trigger};
+use super::{
+    Asked, BackendSpec, Board, Faults, HardwareWatchdog, Output, OutputTo, Realtime, SourceSpec, Stream,
+    Supervision, Trigger,
+};
 use crate::stream::Criticality;
 use std::fmt;
 use std::time::Duration;
 
-/// One line for the accelerator, each model, stream, set, output, and for the platform. Without
+/// One line for the accelerator, each model, stream, set, output, and for each of the last tables. Without
 /// credentials.
 impl fmt::Display for Board {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -44,7 +47,8 @@ impl fmt::Display for Board {
             f,
             "platform: thermal zones {:?}, power rails {:?}, gpu load {:?}, gpu clock {:?}",
             platform.thermal_zones, platform.power_rails, platform.gpu_load, platform.gpu_clock
-        )
+        )?;
+        writeln!(f, "{}", self.supervision)
     }
 }
 
@@ -165,6 +169,29 @@ impl fmt::Display for Output {
             OutputTo::File(path) => write!(f, "file {}", path.display()),
             OutputTo::Stdout => f.write_str("standard output"),
             OutputTo::Socket(path) => write!(f, "socket {}", path.display()),
+        }
+    }
+}
+
+impl fmt::Display for Supervision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "supervision: hardware watchdog {}, ", self.hardware_watchdog)?;
+        write!(f, "restart {}, ", if self.restart { "allowed" } else { "not allowed" })?;
+        match &self.state_dir {
+            Some(folder) => write!(f, "last ledger in {}", folder.display()),
+            None => f.write_str("no last ledger"),
+        }
+    }
+}
+
+impl fmt::Display for HardwareWatchdog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => f.write_str("none"),
+            Self::Systemd => f.write_str("systemd's"),
+            Self::Device { path, timeout } => {
+                write!(f, "{} after {} s", path.display(), timeout.as_secs())
+            }
         }
     }
 }

@@ -45,6 +45,8 @@ pub struct Board {
     pub realtime: Realtime,
     /// Where the board's power and temperature are read.
     pub platform: Platform,
+    /// What watches over the run itself.
+    pub supervision: Supervision,
     /// What is allowed and yet looks wrong, each with its place.
     pub warnings: Vec<String>,
 }
@@ -300,4 +302,32 @@ pub struct Platform {
     pub gpu_load: Vec<PathBuf>,
     /// Clocks of the GPU (devfreq); the first folder that exists.
     pub gpu_clock: Vec<PathBuf>,
+}
+
+/// What watches over the run itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Supervision {
+    /// Who resets the board when the runtime hangs.
+    pub hardware_watchdog: HardwareWatchdog,
+    /// Whether the process may end itself, to be started again by the service manager.
+    pub restart: bool,
+    /// Folder of the last ledger; `None`: none is kept.
+    pub state_dir: Option<PathBuf>,
+}
+
+/// Who resets the board when the runtime hangs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum HardwareWatchdog {
+    /// Nobody.
+    #[default]
+    None,
+    /// systemd, which has the device open.
+    Systemd,
+    /// The runtime, with a device of its own.
+    Device {
+        /// `/dev/watchdogN`.
+        path: PathBuf,
+        /// From the last sign of life to the reset; whole seconds.
+        timeout: Duration,
+    },
 }

@@ -4,7 +4,7 @@
 //! board files. What keys mean together is decided in [`super::resolve`].
 
 use super::{Asked, MAX_SETS};
-use crate::config::{Id, RelativePath, schema_of};
+use crate::config::{Id, RelativePath, WatchdogName, schema_of};
 use crate::image::{Matrix, PixelFormat, Range};
 use crate::stream::Criticality;
 use schemars::JsonSchema;
@@ -61,6 +61,9 @@ pub(super) struct RawBoard {
     /// Where the board's power and temperature are read.
     #[serde(default)]
     pub platform: RawPlatform,
+    /// What watches over the run itself, and what is left of a run that was killed.
+    #[serde(default)]
+    pub supervision: RawSupervision,
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -372,6 +375,28 @@ pub(super) struct RawPlatform {
     /// Folders with the GPU's clocks (devfreq); the first that exists is read.
     #[schemars(length(max = 16))]
     pub gpu_clock: Vec<PathBuf>,
+}
+
+/// Stages of last resort, each for what the one before it can't heal.
+#[derive(Deserialize, serde::Serialize, JsonSchema, Default)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawSupervision {
+    /// Who resets the board when the runtime itself hangs: nobody (`none`), `systemd` with the watchdog that it
+    /// has open (`RuntimeWatchdogSec=` in system.conf), or the runtime with a device of its own
+    /// (`/dev/watchdog0`), which it arms at start and disarms at an orderly stop. A device has one owner.
+    pub hardware_watchdog: WatchdogName,
+    /// The device resets the board this long after the runtime's last sign of life. More than the service
+    /// manager's `WatchdogSec=` and 5 s for the restart together. For a device only. Without it: 60.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 10, max = 3600))]
+    pub hardware_watchdog_timeout_s: Option<u16>,
+    /// Whether the process may end itself (exit 70) to be started again by the service manager, when nothing
+    /// smaller heals it.
+    pub restart: bool,
+    /// Folder of the last ledger (`BOARD.ledger`): what became of the frames, at most a second old, so that the
+    /// next start can tell how a run that was killed stood. Relative to this file. Without it: none is kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state_dir: Option<RelativePath>,
 }
 
 #[cfg(test)]

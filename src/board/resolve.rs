@@ -3,11 +3,12 @@
 mod triggers;
 
 use super::raw::{
-    RawAccelerator, RawBoard, RawFaults, RawModel, RawOutput, RawSet, RawSource, RawStream, SCHEMA,
+    RawAccelerator, RawBoard, RawFaults, RawModel, RawOutput, RawSet, RawSource, RawStream, RawSupervision,
+    SCHEMA,
 };
 use super::{
-    Accelerator, BackendSpec, Board, Faults, MAX_MODELS, Output, OutputTo, Platform, Realtime, Set,
-    SourceSpec, Stream, Watch,
+    Accelerator, BackendSpec, Board, Faults, HardwareWatchdog, MAX_MODELS, Output, OutputTo, Platform,
+    Realtime, Set, SourceSpec, Stream, Supervision, Watch,
 };
 use crate::config::{Address, Document, Fingerprint, KeyPath, Kind, Problems, Surroundings};
 use crate::image::{Colorimetry, PixelFormat};
@@ -19,6 +20,9 @@ use std::time::Duration;
 
 /// Schemes of addresses: GStreamer's for RTSP (t: over TCP, u: over UDP) and HTTP.
 const SCHEMES: [&str; 7] = ["rtsp", "rtsps", "rtspt", "rtspu", "rtsph", "http", "https"];
+
+/// How long a watchdog device waits for a sign of life where the board doesn't say.
+const WATCHDOG_TIMEOUT_S: u16 = 60;
 
 /// A duration from a key in milliseconds, to the nearest nanosecond. The schema has bounded it.
 fn millis(ms: f64) -> Duration {
@@ -44,6 +48,7 @@ pub(super) fn board(surroundings: &dyn Surroundings, path: &Path) -> Result<Boar
     let sets = resolve.sets(&raw, &ids, &streams);
     let outputs = resolve.outputs(&raw.outputs);
     let accelerator = resolve.accelerator(raw.accelerator, &streams);
+    let supervision = resolve.supervision(raw.supervision);
     let Resolve { document, warnings } = resolve;
     document.finish(Some(Board {
         name: path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
@@ -64,6 +69,7 @@ pub(super) fn board(surroundings: &dyn Surroundings, path: &Path) -> Result<Boar
             gpu_load: raw.platform.gpu_load,
             gpu_clock: raw.platform.gpu_clock,
         },
+        supervision,
         warnings,
     }))
 }
@@ -408,6 +414,30 @@ impl Resolve<'_> {
             }
         };
         Accelerator { backend, max_batch }
+    }
+
+    fn supervision(&mut self, raw: RawSupervision) -> Supervision {
+        let hardware_watchdog = match raw.hardware_watchdog.0.as_str() {
+            "none" => HardwareWatchdog::None,
+            "systemd" => HardwareWatchdog::Systemd,
+            path => {
+                let seconds = raw.hardware_watchdog_timeout_s.unwrap_or(WATCHDOG_TIMEOUT_S);
+                HardwareWatchdog::Device { path: path.into(), timeout: Duration::from_secs(seconds.into()) }
+            }
+        };
+        let at = KeyPath::default().key("supervision");
+        let has_device = matches!(hardware_watchdog, HardwareWatchdog::Device { .. });
+        if raw.hardware_watchdog_timeout_s.is_some() && !has_device {
+            let message = match hardware_watchdog {
+                HardwareWatchdog::Systemd => {
+                    "systemd's watchdog has the timeout of RuntimeWatchdogSec= in system.conf; take this out"
+                }
+                _ => "of which watchdog? Add hardware_watchdog = \"/dev/watchdog0\", or take this out",
+            };
+            self.document.report(&at.key("hardware_watchdog_timeout_s"), message);
+        }
+        let state_dir = raw.state_dir.map(|path| path.0);
+        Supervision { hardware_watchdog, restart: raw.restart, state_dir }
     }
 }
 

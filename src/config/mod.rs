@@ -20,7 +20,7 @@ mod tree;
 pub(crate) use check::tests::says_what_the_check_does;
 pub use document::{Document, Fingerprint};
 pub use problem::{Kind, Problem, Problems};
-pub use schema::{Id, RelativePath, Sha256, schema_of};
+pub use schema::{Id, RelativePath, Sha256, WatchdogName, schema_of};
 pub use secret::{Address, redact};
 pub use tree::KeyPath;
 

@@ -1,6 +1,6 @@
 //! Strings and numbers held to their schemas. Errors say what would be right.
 
-use super::schema::{Id, Sha256};
+use super::schema::{Id, Sha256, WatchdogName};
 use serde_json::{Value as Json, json};
 
 /// A pattern that raw forms use: what it accepts, in code and in words.
@@ -10,12 +10,17 @@ pub(super) struct Pattern {
     in_words: &'static str,
 }
 
-pub(super) const PATTERNS: [Pattern; 2] = [
+pub(super) const PATTERNS: [Pattern; 3] = [
     Pattern { regex: Id::PATTERN, accepts: is_id, in_words: "1 to 32 of the characters a-z, 0-9, _ and -" },
     Pattern {
         regex: Sha256::PATTERN,
         accepts: is_sha256,
         in_words: "64 digits of 0-9 and a-f, as sha256sum prints them",
+    },
+    Pattern {
+        regex: WatchdogName::PATTERN,
+        accepts: is_watchdog,
+        in_words: "\"none\", \"systemd\" or a device with its number, as \"/dev/watchdog0\"",
     },
 ];
 
@@ -26,6 +31,12 @@ fn is_id(text: &str) -> bool {
 
 fn is_sha256(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+}
+
+fn is_watchdog(text: &str) -> bool {
+    let is_number =
+        |digits: &str| (1..=2).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit());
+    text == "none" || text == "systemd" || text.strip_prefix("/dev/watchdog").is_some_and(is_number)
 }
 
 pub(super) fn string(text: &str, schema: &Json) -> Result<(), String> {

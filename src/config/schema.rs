@@ -101,3 +101,27 @@ impl JsonSchema for Sha256 {
         json_schema!({ "type": "string", "pattern": Self::PATTERN })
     }
 }
+
+/// Who has the hardware watchdog: `none`, `systemd` or a device, `/dev/watchdog0`.
+#[derive(Deserialize, Serialize)]
+pub struct WatchdogName(pub String);
+
+impl WatchdogName {
+    pub(crate) const PATTERN: &str = "^(none|systemd|/dev/watchdog[0-9]{1,2})$";
+}
+
+impl Default for WatchdogName {
+    fn default() -> Self {
+        Self("none".into())
+    }
+}
+
+impl JsonSchema for WatchdogName {
+    fn schema_name() -> Cow<'static, str> {
+        "WatchdogName".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "pattern": Self::PATTERN })
+    }
+}

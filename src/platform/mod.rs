@@ -1,10 +1,12 @@
-//! What the operating system gives: the clock, waking up, memory that stays.
+//! What the operating system gives: the clock, waking up, memory that stays, the service manager, watchdogs.
 //!
 //! Stands below the stages because all of them wait and remember. Architecture invariant: no policy here.
 
 pub mod clock;
 pub mod realtime;
 pub mod memory;
+pub mod service;
+pub mod watchdog_device;
 mod wake;
 
 pub use wake::Waker;

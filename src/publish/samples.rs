@@ -1,6 +1,8 @@
 //! A small board and records of it, for the tests of this module.
 
-use crate::board::{Accelerator, BackendSpec, Board, Platform, Realtime, Set, SourceSpec, Stream, Watch};
+use crate::board::{
+    Accelerator, BackendSpec, Board, Platform, Realtime, Set, SourceSpec, Stream, Supervision, Watch,
+};
 use crate::detection::Detection;
 use crate::image::PixelFormat;
 use crate::job::{DropReason, Outcome, bounded};
@@ -75,6 +77,7 @@ pub fn board() -> Arc<Board> {
         outputs: vec![],
         realtime: Realtime::default(),
         platform: Platform::default(),
+        supervision: Supervision::default(),
         warnings: vec![],
     })
 }

@@ -3,7 +3,9 @@
 
 pub mod running;
 
-use ocelli::board::{Accelerator, BackendSpec, Board, Platform, Realtime, Set, SourceSpec, Stream};
+use ocelli::board::{
+    Accelerator, BackendSpec, Board, Platform, Realtime, Set, SourceSpec, Stream, Supervision,
+};
 use ocelli::image::PixelFormat;
 use ocelli::model::{Activation, Channels, Decoder, Element, Fit, Input, Model, TensorLayout};
 use ocelli::sched::{Profile, Service};
@@ -86,6 +88,7 @@ pub fn board(streams: Vec<Stream>, intercept: Duration, slope: Duration, max_bat
         outputs: Vec::new(),
         realtime: Realtime::default(),
         platform: Platform::default(),
+        supervision: Supervision::default(),
         warnings: Vec::new(),
     }
 }
