@@ -28,6 +28,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("gstreamer_video", &["capture/gst"]),
     ("crossbeam_utils", &["capture/v4l2"]),
     ("turbojpeg", &["capture/v4l2"]),
+    ("v4l", &["capture/v4l2"]),
     ("ort", &["infer/onnxruntime"]),
     ("half", &["infer"]),
     ("tokio", &["telemetry"]),
@@ -53,9 +54,13 @@ const STAGES: &[&str] = &["capture", "sched", "infer", "decode", "align", "publi
 /// Files that may say `unsafe`.
 const UNSAFE: &[&str] = &[
     "capture/gst/memory.rs",
+    "capture/v4l2/device.rs",
+    "capture/v4l2/ioctl.rs",
+    "capture/v4l2/queue.rs",
     "infer/preprocess/simd/avx2.rs",
     "infer/preprocess/simd/neon.rs",
     "platform/watchdog_device.rs",
+    "pool/mapping.rs",
     "pool/mod.rs",
     "pool/slab.rs",
     "pool/slots.rs",

@@ -209,6 +209,10 @@ impl Source for Faulty {
         self.inner.close();
         self.share = None;
     }
+
+    fn await_return(&mut self, until: Instant) -> bool {
+        self.inner.await_return(until)
+    }
 }
 
 #[cfg(test)]

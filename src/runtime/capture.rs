@@ -127,9 +127,11 @@ impl Camera {
         self.flags.ended.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Waits until all cameras have been tried; releases before the run's beginning do not count.
+    /// Waits until all cameras have been tried; releases before the run's beginning do not count. They are taken
+    /// all the same, or a camera that streams already would find no buffer free when it counts.
     fn await_beginning(&mut self) {
         while self.flags.began.get().is_none() && !self.stopping() {
+            while self.source.missed(clock::now()).is_some() {}
             clock::sleep_until(clock::now() + Duration::from_millis(2));
         }
         if let Some(&began) = self.flags.began.get() {
@@ -153,14 +155,18 @@ impl Camera {
         Left::Stopped
     }
 
-    /// Pauses before the next try, reporting what is missed meanwhile; false when the run stops.
+    /// Pauses before the next try, or until the camera is back, reporting what is missed meanwhile; false when the
+    /// run stops.
     fn pause(&mut self, until: Instant) -> bool {
         while clock::now() < until {
             if self.stopping() {
                 return false;
             }
-            clock::sleep_until(until.min(clock::now() + GLANCE));
+            let back = self.source.await_return(until.min(clock::now() + GLANCE));
             self.tell_missed();
+            if back {
+                break;
+            }
         }
         !self.stopping()
     }
