@@ -18,7 +18,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     // Words for people, never on a frame's path.
     ("log", &["capture", "platform", "publish", "runtime", "telemetry", "cli", "main.rs"]),
     // The operating system.
-    ("rustix", &["platform", "pool", "capture/v4l2", "publish", "runtime", "telemetry", "cli"]),
+    ("rustix", &["capture/v4l2", "platform", "pool", "publish", "runtime", "telemetry", "cli"]),
     ("libc", &["platform/exit.rs"]),
     ("thread_priority", &["platform"]),
     // One room each.
@@ -27,6 +27,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("gstreamer_app", &["capture/gst"]),
     ("gstreamer_base", &["capture/gst"]),
     ("gstreamer_video", &["capture/gst"]),
+    ("crossbeam_utils", &["capture/v4l2"]),
+    ("turbojpeg", &["capture/v4l2"]),
     ("v4l", &["capture/v4l2"]),
     ("ort", &["infer/onnxruntime"]),
     ("half", &["infer"]),

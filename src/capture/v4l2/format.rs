@@ -53,15 +53,24 @@ impl fmt::Debug for Fourcc {
 
 /// V4L2 formats and what they are to us, best first; the last column says whether each plane of the image is a
 /// plane of memory of its own.
-const FORMATS: [(Fourcc, PixelFormat, bool); 8] = [
+const FORMATS: [(Fourcc, PixelFormat, bool); 17] = [
     (Fourcc(*b"NV12"), PixelFormat::Nv12, false),
     (Fourcc(*b"NM12"), PixelFormat::Nv12, true),
     (Fourcc(*b"YU12"), PixelFormat::I420, false),
     (Fourcc(*b"YM12"), PixelFormat::I420, true),
     (Fourcc(*b"YUYV"), PixelFormat::Yuy2, false),
+    (Fourcc(*b"UYVY"), PixelFormat::Uyvy, false),
     (Fourcc(*b"RGB3"), PixelFormat::Rgb, false),
     (Fourcc(*b"BGR3"), PixelFormat::Bgr, false),
     (Fourcc(*b"GREY"), PixelFormat::Gray8, false),
+    (Fourcc(*b"RGGB"), PixelFormat::Rggb8, false),
+    (Fourcc(*b"GRBG"), PixelFormat::Grbg8, false),
+    (Fourcc(*b"GBRG"), PixelFormat::Gbrg8, false),
+    (Fourcc(*b"BA81"), PixelFormat::Bggr8, false),
+    (Fourcc(*b"RG10"), PixelFormat::Rggb10, false),
+    (Fourcc(*b"BA10"), PixelFormat::Grbg10, false),
+    (Fourcc(*b"GB10"), PixelFormat::Gbrg10, false),
+    (Fourcc(*b"BG10"), PixelFormat::Bggr10, false),
 ];
 
 /// The V4L2 formats that are `format`, best first.
