@@ -5,7 +5,9 @@
 pub mod clock;
 pub mod realtime;
 pub mod memory;
+pub mod reset;
 pub mod service;
+pub mod vigil;
 pub mod watchdog_device;
 mod wake;
 

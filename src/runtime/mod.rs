@@ -10,14 +10,18 @@
 
 mod capture;
 mod exec;
+mod last;
 mod profile;
+mod proof;
 mod publisher;
 pub(crate) mod records;
 mod stored;
 mod summary;
 
 pub(crate) use exec::GRACE;
+pub use last::{EVERY as LAST_EVERY, Keeper, Last, LastError, Previous, PreviousRun};
 pub use profile::{measure, measure_for, measure_fully};
+pub use proof::{Frames, Proof};
 pub use stored::{Key, Stored, Timing};
 pub use summary::{Finished, Host};
 
