@@ -393,6 +393,14 @@ impl<P> Pipeline<P> {
         [self.aligner.poll_at(), held].into_iter().flatten().min()
     }
 
+    /// How many frames have to come before a batch starts, if nothing else happens before
+    /// [`Pipeline::poll_at`]; 0 or 1: any frame may start one. Whoever does not ask [`Pipeline::poll`] before
+    /// hears of what became of other frames a gate's window later at most.
+    #[must_use]
+    pub fn awaited(&self) -> usize {
+        if self.in_flight < self.max_in_flight { self.scheduler.awaited() } else { 0 }
+    }
+
     /// Whether no frame is on its way.
     #[must_use]
     pub fn is_idle(&self) -> bool {

@@ -193,6 +193,18 @@ fn rates_and_sizes() {
          (see streams[0].format at b/board.toml:14:10)",
     );
     refused(
+        "size = [640, 360]\nformat = \"NV12\"",
+        "size = [641, 361]\nformat = \"UYVY\"",
+        "13:8: streams[0].size = [641, 361]\n    UYVY needs an even width \
+         (see streams[0].format at b/board.toml:14:10)",
+    );
+    refused(
+        "size = [640, 360]\nformat = \"NV12\"",
+        "size = [640, 361]\nformat = \"GRBG10\"",
+        "13:8: streams[0].size = [640, 361]\n    GRBG10 needs an even width and height \
+         (see streams[0].format at b/board.toml:14:10)",
+    );
+    refused(
         "size = [640, 360]\n",
         "",
         "9:1: streams[0].size\n    missing. Width and height of its frames in pixels; \
@@ -203,6 +215,21 @@ fn rates_and_sizes() {
         "{ type = \"synthetic\", jitter_ms = 40 }",
         "11:44: streams[0].source.jitter_ms = 40\n    must be less than the stream's period, or frames would \
          change places (see streams[0].fps at b/board.toml:12:7)",
+    );
+}
+
+#[test]
+fn a_mosaic_is_for_cameras_without_gstreamer() {
+    let mosaic = FRONT.replace("NV12", "RGGB10");
+    let board = load(&format!("{HEAD}{mosaic}")).unwrap();
+    let warnings = board.warnings.concat();
+    assert!(warnings.contains("streams[0].format") && warnings.contains("not white-balanced"), "{warnings}");
+    let piped = mosaic.replace("type = \"synthetic\"", "type = \"pipeline\", description = \"videotestsrc\"");
+    assert_eq!(
+        said(&format!("{HEAD}{piped}")),
+        "b/board.toml:14:10: streams[0].format = \"RGGB10\"\n    GStreamer's raw video has no mosaics; let the \
+         pipeline make RGB of it (bayer2rgb ! videoconvert) and write format = \"RGB\" \
+         (see streams[0].source.type at b/board.toml:11:19)\n1 problem in b/board.toml"
     );
 }
 
@@ -230,7 +257,8 @@ fn misspelt_words() {
         "format = \"NV12\"",
         "format = \"nv12\"",
         "14:10: streams[0].format = \"nv12\"\n    not known here; did you mean \"NV12\"? \
-         One of \"NV12\", \"I420\", \"YUY2\", \"RGB\", \"BGR\", \"GRAY8\"",
+         One of \"NV12\", \"I420\", \"YUY2\", \"UYVY\", \"RGB\", \"BGR\", \"GRAY8\", \"RGGB8\", \"GRBG8\", \
+         \"GBRG8\", \"BGGR8\", \"RGGB10\", \"GRBG10\", \"GBRG10\", \"BGGR10\"",
     );
     refused(
         "model = \"person\"",

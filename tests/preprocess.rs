@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use half::f16;
-use ocelli::image::{Colorimetry, ImageLayout, Matrix, PixelFormat, Plane, Range};
+use ocelli::image::{Colorimetry, ImageLayout, Matrix, Mosaic, PixelFormat, Plane, Range};
 use ocelli::infer::preprocess::{PreprocessError, Preprocessor, Row};
 use ocelli::model::{Channels, Element, Fit, Input, TensorLayout};
 use proptest::prelude::*;
@@ -30,6 +30,9 @@ struct Case {
     bytes: usize,
     #[serde(default)]
     seed: u32,
+    /// Bits that samples of two bytes have; absent: all 16.
+    #[serde(default = "all_bits")]
+    bits: u32,
     matrix: Matrix,
     range: Range,
     input_width: u32,
@@ -44,6 +47,17 @@ struct Case {
     at: usize,
     expected_at: usize,
     end: usize,
+}
+
+fn all_bits() -> u32 {
+    16
+}
+
+/// `frame` with no more than `bits` bits set in samples of two bytes.
+fn within(bits: u32, mut frame: Vec<u8>) -> Vec<u8> {
+    let mask = ((1_u32 << (bits - 8)) - 1) as u8;
+    frame.iter_mut().skip(1).step_by(2).for_each(|high| *high &= mask);
+    frame
 }
 
 impl Case {
@@ -110,7 +124,7 @@ fn equals_the_reference_bit_for_bit() {
     let cases = cases("exact");
     for (case, expected) in &cases {
         let (input, layout) = (case.input(), case.frame_layout());
-        let frame = noise(case.bytes, case.seed);
+        let frame = within(case.bits, noise(case.bytes, case.seed));
         for preprocessor in [Preprocessor::new(&input), Preprocessor::portable(&input)] {
             let instructions = preprocessor.instructions();
             let found = run(preprocessor, &input, &layout, &frame);
@@ -152,8 +166,44 @@ struct Exact<'a> {
 }
 
 impl Exact<'_> {
+    /// Colour `k` of a mosaic at an image position: between the four nearest pixels of that colour's place in the
+    /// pattern; green has two places.
+    fn photosites(&self, k: usize, x: f64, y: f64, Mosaic { red_column, red_row, bytes }: Mosaic) -> f64 {
+        let (width, height) = (self.layout.width as usize, self.layout.height as usize);
+        let Plane { offset, stride } = self.layout.planes[0];
+        let at = |column: usize, row: usize| {
+            let pixel = &self.frame[offset + row * stride + column * bytes..];
+            if bytes == 1 {
+                f64::from(pixel[0])
+            } else {
+                (f64::from(i16::from_le_bytes([pixel[0], pixel[1]])) / 4.0).clamp(0.0, 255.0)
+            }
+        };
+        let place = |column: usize, row: usize| {
+            // The pixel of this place at or before a position, the next one, and how far between them it is.
+            let within = |position: f64, first: usize, pixels: usize| {
+                let count = pixels.div_ceil(2);
+                let at = ((position - 0.5 - first as f64) / 2.0).clamp(0.0, (count - 1) as f64);
+                let index = at as usize;
+                (first + 2 * index, first + 2 * (index + 1).min(count - 1), at.fract())
+            };
+            let (left, right, fx) = within(x, column, width);
+            let (above, below, fy) = within(y, row, height);
+            let across = |row: usize| at(left, row) * (1.0 - fx) + at(right, row) * fx;
+            across(above) * (1.0 - fy) + across(below) * fy
+        };
+        match k {
+            0 => place(red_column, red_row),
+            1 => (place(1 - red_column, red_row) + place(red_column, 1 - red_row)) / 2.0,
+            _ => place(1 - red_column, 1 - red_row),
+        }
+    }
+
     /// Component `k` (Y, Cb, Cr or R, G, B) at an image position, where pixel centres are at halves.
     fn at(&self, k: usize, x: f64, y: f64) -> f64 {
+        if let Some(mosaic) = self.layout.format.mosaic() {
+            return self.photosites(k, x, y, mosaic);
+        }
         let (width, height) = (self.layout.width as usize, self.layout.height as usize);
         let (half_w, half_h) = (width.div_ceil(2), height.div_ceil(2));
         // Plane, byte offset, bytes a sample, samples and subsampling both ways.
@@ -165,9 +215,11 @@ impl Exact<'_> {
             (PixelFormat::I420, _) => (k, 0, 1, (half_w, half_h), (2.0, 2.0)),
             (PixelFormat::Yuy2, 0) => (0, 0, 2, (width, height), (1.0, 1.0)),
             (PixelFormat::Yuy2, _) => (0, 2 * k - 1, 4, (half_w, height), (2.0, 1.0)),
+            (PixelFormat::Uyvy, 0) => (0, 1, 2, (width, height), (1.0, 1.0)),
+            (PixelFormat::Uyvy, _) => (0, 2 * k - 2, 4, (half_w, height), (2.0, 1.0)),
             (PixelFormat::Rgb, _) => (0, k, 3, (width, height), (1.0, 1.0)),
             (PixelFormat::Bgr, _) => (0, 2 - k, 3, (width, height), (1.0, 1.0)),
-            (PixelFormat::Gray8, _) => return 128.0,
+            _ => return 128.0,
         };
         let Plane { offset: start, stride } = self.layout.planes[plane];
         let sample = |x: usize, y: usize| f64::from(self.frame[start + y * stride + x * step + offset]);
@@ -184,7 +236,7 @@ impl Exact<'_> {
     /// Red, green and blue at an image position.
     fn rgb(&self, x: f64, y: f64) -> [f64; 3] {
         let [a, b, c] = std::array::from_fn(|k| self.at(k, x, y));
-        if matches!(self.layout.format, PixelFormat::Rgb | PixelFormat::Bgr) {
+        if self.layout.format.is_rgb() {
             return [a, b, c];
         }
         let (kr, kb) = match self.layout.color.matrix {
@@ -210,7 +262,7 @@ impl Exact<'_> {
 /// - The largest chroma term (blue, BT.709 limited): that, times 2.113; half a unit; half of a weight's last place
 ///   on twice 128 levels: 0.0614.
 ///
-/// Together 0.1003; green has two chroma terms, but their weights together are smaller and it stays below.
+/// Together 0.1003; a mosaic's green (the mean of two, half a unit more) is far below; green has two chroma terms, but their weights together are smaller and it stays below.
 const BOUND: f64 = 0.101;
 
 fn plain(width: u32, height: u32, layout: TensorLayout, fit: Fit) -> Input {
@@ -253,6 +305,11 @@ prop_compose! {
     ) -> (ImageLayout, Vec<u8>) {
         let layout = layout(format, width, height, pad, color);
         let frame = noise(layout.extent().unwrap(), seed);
+        // Sensors' samples of two bytes have ten bits; frames that break this are to be answered as well.
+        let wide = format.mosaic().is_some_and(|mosaic| mosaic.bytes == 2);
+        let bits = if wide && seed % 4 > 0 { 10 } else { 16 };
+        let skip = layout.planes[0].offset;
+        let frame = [&frame[..skip], &within(bits, frame[skip..].to_vec())].concat();
         (layout, frame)
     }
 }
@@ -345,12 +402,16 @@ fn one_preprocessor_serves_several_sizes_and_repeats_itself() {
 
 #[test]
 fn white_black_and_border_are_exact() {
-    for format in [PixelFormat::Nv12, PixelFormat::I420, PixelFormat::Yuy2] {
+    for format in [PixelFormat::Nv12, PixelFormat::I420, PixelFormat::Yuy2, PixelFormat::Uyvy] {
         for (luma, expected) in [(235, 255.0), (16, 0.0), (255, 255.0), (0, 0.0)] {
             let layout = ImageLayout::packed(format, 16, 8);
             let mut frame = vec![128; layout.extent().unwrap()];
-            let step = if format == PixelFormat::Yuy2 { 2 } else { 1 };
-            frame.iter_mut().take(16 * 8 * step).step_by(step).for_each(|byte| *byte = luma);
+            let (first, step) = match format {
+                PixelFormat::Yuy2 => (0, 2),
+                PixelFormat::Uyvy => (1, 2),
+                _ => (0, 1),
+            };
+            frame.iter_mut().take(16 * 8 * step).skip(first).step_by(step).for_each(|byte| *byte = luma);
             let input = plain(8, 8, TensorLayout::Nhwc, Fit::Letterbox);
             let row = run(Preprocessor::new(&input), &input, &layout, &frame);
             for (index, element) in row.as_chunks().0.iter().enumerate() {
@@ -364,6 +425,50 @@ fn white_black_and_border_are_exact() {
             }
         }
     }
+}
+
+/// What bilinear demosaicing makes of a mosaic, at the pixels themselves: red and blue as everywhere, green the mean
+/// of its two kinds.
+#[test]
+fn a_mosaic_is_demosaiced_between_its_pixels() {
+    // A scene of one colour, whose two kinds of green differ.
+    let scene = |format: PixelFormat, shift: u32| {
+        let mut green = [90_u16, 110].into_iter().cycle();
+        let pattern: Vec<u16> = format.as_str()[..4]
+            .chars()
+            .map(|color| match color {
+                'R' => 200,
+                'B' => 30,
+                _ => green.next().unwrap(),
+            })
+            .collect();
+        let at = |x: usize, y: usize| pattern[2 * (y % 2) + x % 2] << shift;
+        let samples = (0..6).flat_map(move |y| (0..8).map(move |x| (x, y))).map(|(x, y)| at(x, y));
+        samples
+            .flat_map(|sample| if shift == 0 { vec![sample as u8] } else { sample.to_le_bytes().to_vec() })
+            .collect::<Vec<u8>>()
+    };
+    for format in PixelFormat::ALL {
+        let Some(mosaic) = format.mosaic() else { continue };
+        let frame = scene(format, if mosaic.bytes == 1 { 0 } else { 2 });
+        let layout = ImageLayout::packed(format, 8, 6);
+        let input = plain(5, 7, TensorLayout::Nhwc, Fit::Stretch);
+        let row = run(Preprocessor::new(&input), &input, &layout, &frame);
+        for pixel in row.as_chunks::<12>().0 {
+            let channel = |c: usize| f32::from_le_bytes(*pixel[4 * c..].first_chunk().unwrap());
+            assert_eq!([0, 1, 2].map(channel), [200.0, 100.0, 30.0], "{format:?}");
+        }
+    }
+    // One red pixel alone, at column 2 and row 2, on black: its neighbours get a half, the diagonal ones a quarter.
+    let mut frame = vec![0; 6 * 6];
+    frame[2 * 6 + 2] = 200;
+    let layout = ImageLayout::packed(PixelFormat::Rggb8, 6, 6);
+    let input = plain(6, 6, TensorLayout::Nchw, Fit::Stretch);
+    let row = run(Preprocessor::new(&input), &input, &layout, &frame);
+    let red: Vec<f32> = row.as_chunks().0.iter().take(36).map(|bytes| f32::from_le_bytes(*bytes)).collect();
+    let near = |of: usize| [0.0, 0.5, 1.0, 0.5, 0.0, 0.0][of];
+    let expected: Vec<f32> = (0..36).map(|i| 200.0 * near(i % 6) * near(i / 6)).collect();
+    assert_eq!(red, expected);
 }
 
 #[test]

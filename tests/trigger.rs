@@ -138,8 +138,11 @@ fn run(board: &Board, profile: &Profile, random: &mut Random, places: usize, fra
     // How the accelerator behaves: as planned, or quicker, sometimes or always.
     let quicker = pick(random, 3);
     let mut running: Vec<(Instant, Box<Batch<()>>)> = Vec::new();
+    // Fewer frames have come than the heart awaits, and nothing else has happened: no batch may start.
+    let mut quiet = false;
     loop {
         while let Some(effect) = heart.poll(now) {
+            assert!(!quiet || !matches!(effect, Effect::Submit(_)), "{effect:?} before what it awaits");
             match effect {
                 Effect::Submit(batch) => {
                     let planned = profile
@@ -168,8 +171,11 @@ fn run(board: &Board, profile: &Profile, random: &mut Random, places: usize, fra
         let end = running.iter().map(|&(end, _)| end).min();
         let Some(next) = [arrival, end, heart.poll_at()].into_iter().flatten().min() else { break };
         now = next;
+        let mut missing = heart.awaited();
+        quiet = heart.poll_at().is_none_or(|at| now < at) && end.is_none_or(|end| now < end);
         // All that happens at one instant is told before the heart is asked.
         while let Some(camera) = due(&cameras).filter(|&camera| cameras[camera].arrival == now) {
+            missing = missing.saturating_sub(1);
             let Camera { sequence, captured, .. } = cameras[camera];
             heart.frame_arrived(now, StreamId(camera as u16), sequence, captured, ());
             cameras[camera].next(board, camera, random);
@@ -177,6 +183,7 @@ fn run(board: &Board, profile: &Profile, random: &mut Random, places: usize, fra
         while let Some(done) = running.iter().position(|&(end, _)| end == now) {
             heart.batch_done(running.swap_remove(done).1);
         }
+        quiet &= missing > 0;
     }
     heart.totals().map(|totals| totals.ledger).collect()
 }

@@ -18,7 +18,7 @@ import numpy as np
 
 DATA = pathlib.Path(__file__).resolve().parents[2] / "tests" / "data"
 MATRICES = {"bt601": (0.299, 0.114), "bt709": (0.2126, 0.0722)}
-PLANES = {"NV12": 2, "I420": 3, "YUY2": 1, "RGB": 1, "BGR": 1, "GRAY8": 1}
+PLANES = {"NV12": 2, "I420": 3}  # All others have one.
 
 
 def noise(count, seed):
@@ -30,6 +30,12 @@ def noise(count, seed):
     return out
 
 
+def within(case, data):
+    """The same with no more bits set than the case's samples have: every second byte is a high one."""
+    data[1::2] &= (1 << case.get("bits", 16) - 8) - 1
+    return data
+
+
 def half_up(value):
     return int(np.floor(value + 0.5))
 
@@ -37,13 +43,25 @@ def half_up(value):
 # Where things are.
 
 
+def mosaic(fmt):
+    """The pattern's four colours, row by row, and the bytes of a sample; nothing for what is no mosaic."""
+    return (fmt[:4], 1 if fmt[4:] == "8" else 2) if fmt[:4] in ("RGGB", "GRBG", "GBRG", "BGGR") else None
+
+
+def planes_of(fmt):
+    return PLANES.get(fmt, 1)
+
+
 def extent(fmt, plane, width, height):
     """Bytes in a row of a plane, and rows."""
     half_w, half_h = (width + 1) // 2, (height + 1) // 2
+    if mosaic(fmt):
+        return 2 * half_w * mosaic(fmt)[1], 2 * half_h
     return {
         "NV12": [(width, height), (2 * half_w, half_h)],
         "I420": [(width, height), (half_w, half_h), (half_w, half_h)],
         "YUY2": [(4 * half_w, height)],
+        "UYVY": [(4 * half_w, height)],
         "RGB": [(3 * width, height)],
         "BGR": [(3 * width, height)],
         "GRAY8": [(width, height)],
@@ -51,14 +69,26 @@ def extent(fmt, plane, width, height):
 
 
 def components(case, data):
-    """Each component's samples as a 2-D array, with its subsampling (horizontal, vertical) as shifts."""
+    """Each component's samples as a 2-D array of values (6 fraction bits), with its sampling (horizontal, vertical):
+    the subsampling as a shift, and where the first sample is, in half pixels from the first pixel."""
     fmt, width, height = case["format"], case["width"], case["height"]
     planes = []
-    for index in range(PLANES[fmt]):
+    for index in range(planes_of(fmt)):
         row, rows = extent(fmt, index, width, height)
         offset, stride = case["planes"][index]
         planes.append(np.stack([data[offset + stride * y :][:row] for y in range(rows)]).astype(np.int64))
-    none, both, across = (0, 0), (1, 1), (1, 0)
+    full, half = (0, 0), (1, 1)
+    none, both, across = (full, full), (half, half), (half, full)
+    if mosaic(fmt):
+        pattern, size = mosaic(fmt)
+        samples = planes[0] * 64
+        if size == 2:
+            samples = planes[0][:, 0::2] + 256 * planes[0][:, 1::2]
+            samples = np.where(samples >= 32768, 0, np.minimum(samples, 1020)) * 16
+        kinds = [(row, column) for color in "RGB" for row in (0, 1) for column in (0, 1)
+                 if pattern[2 * row + column] == color]
+        return [(samples[row::2, column::2], ((1, 2 * column), (1, 2 * row))) for row, column in kinds]
+    planes = [plane * 64 for plane in planes]
     if fmt == "NV12":
         return [(planes[0], none), (planes[1][:, 0::2], both), (planes[1][:, 1::2], both)]
     if fmt == "I420":
@@ -66,6 +96,9 @@ def components(case, data):
     if fmt == "YUY2":
         luma = planes[0][:, 0::2][:, :width]
         return [(luma, none), (planes[0][:, 1::4], across), (planes[0][:, 3::4], across)]
+    if fmt == "UYVY":
+        luma = planes[0][:, 1::2][:, :width]
+        return [(luma, none), (planes[0][:, 0::4], across), (planes[0][:, 2::4], across)]
     if fmt == "GRAY8":
         return [(planes[0], none)]
     order = (0, 1, 2) if fmt == "RGB" else (2, 1, 0)
@@ -89,13 +122,14 @@ def placement(case):
 # The arithmetic.
 
 
-def axis(pixels, shift, output):
+def axis(pixels, sampling, output):
     """Index, next index and weight of each output pixel."""
+    shift, site = sampling
     samples = (pixels + (1 << shift) - 1) >> shift
     denominator = output << (shift + 1)
     taps = []
     for x in range(output):
-        index, rest = divmod((2 * x + 1) * pixels - (output << shift), denominator)
+        index, rest = divmod((2 * x + 1) * pixels - output * (1 + site), denominator)
         weight = min(((rest << 15) + denominator // 2) // denominator, 32767)
         if index < 0:
             index, weight = 0, 0
@@ -109,20 +143,26 @@ def scaled(a, weight):
     return (a * weight + (1 << 14)) >> 15
 
 
-def resize(samples, pixels, shifts, output):
-    """Bilinear, horizontally and then vertically, to values of 6 fraction bits."""
-    value = samples << 6
-    left, right, weight = axis(pixels[0], shifts[0], output[0])
+def resize(value, pixels, sampling, output):
+    """Bilinear, horizontally and then vertically."""
+    left, right, weight = axis(pixels[0], sampling[0], output[0])
     value = value[:, left] + scaled(value[:, right] - value[:, left], weight[None, :])
-    above, below, weight = axis(pixels[1], shifts[1], output[1])
+    above, below, weight = axis(pixels[1], sampling[1], output[1])
     return value[above] + scaled(value[below] - value[above], weight[:, None])
+
+
+def is_rgb(fmt):
+    return fmt in ("RGB", "BGR") or mosaic(fmt) is not None
 
 
 def color(case, values):
     """Values of the output's channels."""
     kr, kb = MATRICES[case["matrix"]]
     limited = case["range"] == "limited"
-    rgb, gray = case["format"] in ("RGB", "BGR"), case["channels"] == "gray"
+    rgb, gray = is_rgb(case["format"]), case["channels"] == "gray"
+    if mosaic(case["format"]):
+        red, green, other, blue = values
+        values = red, (green + other + 1) >> 1, blue
 
     def fixed(number):
         return half_up(number * 32768)
@@ -168,9 +208,9 @@ def preprocess(case, data):
     x, y, width, height = placement(case)
     pixels = case["width"], case["height"]
     parts = components(case, data)
-    if case["channels"] == "gray" and case["format"] not in ("RGB", "BGR"):
+    if case["channels"] == "gray" and not is_rgb(case["format"]):
         parts = parts[:1]
-    values = [resize(samples, pixels, shifts, (width, height)) for samples, shifts in parts]
+    values = [resize(samples, pixels, sampling, (width, height)) for samples, sampling in parts]
     planes = []
     for channel, plane in enumerate(color(case, values)):
         whole = np.full((case["input_height"], case["input_width"]), case["fill"] * 64, np.int64)
@@ -195,17 +235,17 @@ IMAGENET = dict(
 
 
 def case(fmt, size, target, layout="nhwc", element="f32", channels="rgb", fit="stretch", fill=114, pad=0, lead=0,
-         matrix="bt601", range="limited", **affine):
+         matrix="bt601", range="limited", bits=None, **affine):
     planes, offset = [], lead
-    for index in np.arange(PLANES[fmt]):
+    for index in np.arange(planes_of(fmt)):
         row, rows = extent(fmt, index, *size)
         planes.append([offset, row + pad])
         # The last row has no padding: nothing beyond it may be needed.
-        offset += (row + pad) * (rows - 1) + row + (pad if index + 1 < PLANES[fmt] else 0)
+        offset += (row + pad) * (rows - 1) + row + (pad if index + 1 < planes_of(fmt) else 0)
     return dict(
         format=fmt, width=size[0], height=size[1], planes=planes, bytes=offset, matrix=matrix, range=range,
         input_width=target[0], input_height=target[1], layout=layout, element=element, channels=channels, fit=fit,
-        fill=fill, **(affine or UNIT),
+        fill=fill, **(affine or UNIT), **({"bits": bits} if bits else {}),
     )
 
 
@@ -234,6 +274,20 @@ def cases():
     yield case("GRAY8", (39, 25), (24, 24), range="full")
     yield case("GRAY8", (16, 9), (40, 40), layout="nchw", fit="letterbox", pad=3, **IMAGENET)
     yield case("GRAY8", (90, 6), (9, 6), channels="gray", element="u8", range="limited", **PLAIN)
+    yield case("UYVY", (40, 12), (21, 13), pad=8, lead=2)
+    yield case("UYVY", (23, 9), (12, 14), channels="bgr", layout="nchw", element="u8", range="full", **PLAIN)
+    yield case("RGGB8", (32, 20), (15, 15))
+    yield case("RGGB8", (14, 10), (14, 10), element="u8", **PLAIN)
+    yield case("GRBG8", (33, 17), (20, 11), layout="nchw", pad=6, fit="letterbox", **IMAGENET)
+    yield case("GBRG8", (26, 40), (13, 20), channels="bgr", element="f16", lead=1)
+    yield case("BGGR8", (12, 8), (29, 21), channels="gray", element="u8", matrix="bt709", **PLAIN)
+    # Most of the noise's samples are out of range, as a misread frame's would be.
+    yield case("RGGB10", (16, 10), (16, 10), element="u8", **PLAIN)
+    yield case("RGGB10", (36, 18), (17, 17), bits=10)
+    yield case("GRBG10", (30, 30), (15, 9), layout="nchw", pad=10, bits=10, **IMAGENET)
+    yield case("GBRG10", (9, 7), (22, 13), channels="bgr", element="u8", bits=10, **PLAIN)
+    yield case("BGGR10", (64, 8), (10, 8), channels="gray", element="f16", lead=4, bits=10)
+    yield case("BGGR10", (1, 1), (3, 2), element="u8", bits=10, **PLAIN)
 
 
 def slope(width, height, base, across, down):
@@ -273,7 +327,7 @@ def written():
 
     for number, entry in enumerate(cases(), 1):
         entry["seed"] = number
-        frame = noise(entry["bytes"], number)
+        frame = within(entry, noise(entry["bytes"], number))
         add(entry, frame, preprocess(entry, frame), "exact")
     for entry, frame, expected in opencv_cases():
         add(entry, frame.ravel(), expected.ravel(), "opencv")

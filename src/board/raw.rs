@@ -95,7 +95,8 @@ pub(super) struct RawStream {
     /// Width and height of its frames in pixels.
     #[schemars(inner(range(min = 1, max = 8192)), extend("examples" = [[1280, 720]]))]
     pub size: [u32; 2],
-    /// Pixel format of its frames, as GStreamer names it.
+    /// Pixel format of its frames, as GStreamer names it; of a sensor's mosaic (RGGB8 to BGGR10) as V4L2 names it,
+    /// without the S.
     pub format: PixelFormat,
     /// How its Y'CbCr is to be read. Without it: as the source says, else by size (BT.709 from 720 lines on,
     /// limited range).

@@ -145,7 +145,7 @@ impl Resolve<'_> {
         at: &KeyPath,
     ) -> Stream {
         let [width, height] = raw.size;
-        self.size(raw, at);
+        self.format(raw, at);
         let (period, period_key) = match (raw.period_ms, raw.fps) {
             (Some(ms), _) => (millis(ms), "period_ms"),
             (None, fps) => (millis(1000.0 / fps.unwrap_or(1.0)), "fps"),
@@ -158,8 +158,8 @@ impl Resolve<'_> {
             let message = "the jitter buffer alone takes the whole latency bound: every result will be late";
             self.warn(&at.key("source").key("latency_ms"), message);
         }
-        if raw.color.is_some() && matches!(raw.format, PixelFormat::Rgb | PixelFormat::Bgr) {
-            self.warn(&at.key("color"), "has no meaning for RGB and BGR frames");
+        if raw.color.is_some() && raw.format.is_rgb() {
+            self.warn(&at.key("color"), "has no meaning for RGB and BGR frames and mosaics");
         }
         let model = used.get(&raw.model.0).copied().unwrap_or_else(|| {
             let message = missing_name(&raw.model.0, "a model", "models", listed.keys().map(String::as_str));
@@ -215,19 +215,31 @@ impl Resolve<'_> {
         Watch { misses: (misses, frames), freshness: raw.freshness_ms.map(millis), cheaper_model }
     }
 
-    /// Chroma at half resolution needs whole pairs of pixels.
-    fn size(&mut self, raw: &RawStream, at: &KeyPath) {
+    /// Chroma at half resolution needs whole pairs of pixels, a mosaic whole patterns; and GStreamer has no mosaics.
+    fn format(&mut self, raw: &RawStream, at: &KeyPath) {
         let [width, height] = raw.size;
         let (pairs_across, pairs_down) = match raw.format {
             PixelFormat::Nv12 | PixelFormat::I420 => (true, true),
-            PixelFormat::Yuy2 => (true, false),
+            PixelFormat::Yuy2 | PixelFormat::Uyvy => (true, false),
             PixelFormat::Rgb | PixelFormat::Bgr | PixelFormat::Gray8 => (false, false),
+            _ => (true, true),
         };
         if (pairs_across && width % 2 == 1) || (pairs_down && height % 2 == 1) {
             let which = if pairs_down { "width and height" } else { "width" };
             let message = format!("{} needs an even {which}", raw.format.as_str());
             self.document.report_both(&at.key("size"), &at.key("format"), &message);
         }
+        if raw.format.mosaic().is_none() {
+            return;
+        }
+        if matches!(raw.source, RawSource::File { .. } | RawSource::Uri { .. } | RawSource::Pipeline { .. }) {
+            let message = "GStreamer's raw video has no mosaics; let the pipeline make RGB of it (bayer2rgb ! \
+                           videoconvert) and write format = \"RGB\"";
+            self.document.report_both(&at.key("format"), &at.key("source").key("type"), message);
+        }
+        let message = "is the sensor's mosaic as it is: linear, with its black level, not white-balanced. A model \
+                       that learned from photographs sees less in it; take the ISP's output where there is one";
+        self.warn(&at.key("format"), message);
     }
 
     fn source(&mut self, raw: &RawSource, period: Duration, period_at: &KeyPath, at: &KeyPath) -> SourceSpec {

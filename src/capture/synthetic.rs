@@ -144,8 +144,12 @@ fn picture(layout: &ImageLayout, bytes: usize, index: usize) -> Vec<u8> {
                     (PixelFormat::Nv12, _) => chroma(byte / 2 * 2, 2 * y, byte % 2),
                     (PixelFormat::I420, _) => chroma(2 * byte, 2 * y, number - 1),
                     (PixelFormat::Yuy2, _) if byte % 2 == 0 => light(byte / 2, y),
-                    (PixelFormat::Yuy2, _) => chroma(byte / 4 * 2, y, byte / 2 % 2),
+                    (PixelFormat::Uyvy, _) if byte % 2 == 1 => light(byte / 2, y),
+                    (PixelFormat::Yuy2 | PixelFormat::Uyvy, _) => chroma(byte / 4 * 2, y, byte / 2 % 2),
                     (PixelFormat::Rgb | PixelFormat::Bgr, _) => light(byte / 3, y),
+                    // A mosaic, of the same grey; ten bits are four times the light, low byte first.
+                    _ if row == layout.width.next_multiple_of(2) as usize => light(byte, y),
+                    _ => (u16::from(light(byte / 2, y)) << 2).to_le_bytes()[byte % 2],
                 };
             }
         }

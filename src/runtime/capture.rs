@@ -196,7 +196,7 @@ impl Port {
                 }
             }
         }
-        self.exec.wake();
+        self.exec.arrived();
     }
 
     /// Hands news over that must not be lost: waits for room. The exec thread empties this ring until every

@@ -103,7 +103,8 @@ impl Exec {
             } else {
                 // While the publisher's ring is full, only its word or an arrival changes anything.
                 let at = if self.held.is_some() { None } else { self.poll_at() };
-                waker.wait_until(at);
+                let arrivals = u32::try_from(self.heart.awaited()).unwrap_or(u32::MAX);
+                waker.wait_for(arrivals, at);
             }
         }
         (self.heart, self.backend)

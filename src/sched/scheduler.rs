@@ -51,6 +51,8 @@ pub struct Scheduler<P> {
     order: Vec<[BinaryHeap<Key>; 2]>,
     /// When a batch that is held back on purpose is to be looked at again.
     held_until: Option<Instant>,
+    /// For how many frames it is held back, where fewer change nothing.
+    awaited: usize,
     police: Police<P>,
     gather: Gather,
     /// Where streams were admitted by their triggers.
@@ -102,6 +104,7 @@ impl<P> Scheduler<P> {
             queues,
             order,
             held_until: None,
+            awaited: 0,
             pace: Pace::new(),
             guard_asked: false,
             guard_until: Instant::default(),
@@ -208,10 +211,17 @@ impl<P> Scheduler<P> {
         [self.held_until, self.police.poll_at()].into_iter().flatten().min()
     }
 
+    /// For how many frames the next batch is held back: until [`Scheduler::poll_at`], fewer change nothing. 0: any
+    /// frame may change what is to be done.
+    #[must_use]
+    pub fn awaited(&self) -> usize {
+        self.awaited
+    }
+
     /// Fills `batch` with the jobs to run next, where so many `places` are free; false when no job waits, or none
     /// is to start yet. Call [`Scheduler::advance`] before, and [`Scheduler::pop_ended`] until it is empty after it.
     pub fn fill(&mut self, now: Instant, places: usize, batch: &mut Batch<P>) -> bool {
-        self.held_until = None;
+        (self.held_until, self.awaited) = (None, 0);
         loop {
             let Some(choice) = self.choose(now, places) else { return false };
             self.gather.started();
@@ -336,7 +346,8 @@ impl<P> Scheduler<P> {
     /// Until when the chosen batch is held back for frames that are due, not beyond `latest`; otherwise how many
     /// of its jobs start.
     fn hold(&mut self, now: Instant, choice: &mut Choice, latest: Option<Instant>) -> Option<Instant> {
-        let Self { order, queues, gather, gate, schedule, .. } = self;
+        let pace = self.pace.get(now);
+        let Self { order, queues, gather, gate, schedule, awaited, .. } = self;
         let classes = &order[choice.model.index()];
         // `Reverse` makes the earliest the greatest.
         let chosen = [choice.critical, choice.others].into_iter().zip(classes).filter(|&(jobs, _)| jobs > 0);
@@ -345,16 +356,19 @@ impl<P> Scheduler<P> {
             let oldest = |stream: StreamId| Some(queues[stream.index()].front()?.job.captured);
             return match gate.ask(now, (stream, first), latest, oldest) {
                 Ok(deadline) => {
-                    let most = schedule.batch_before(choice.model, now, deadline, self.pace.get(now));
+                    let most = schedule.batch_before(choice.model, now, deadline, pace);
                     choice.jobs = choice.jobs.min(most);
                     None
                 }
-                Err(until) => Some(until),
+                Err((until, missing)) => {
+                    *awaited = missing;
+                    Some(until)
+                }
             };
         }
         // Plans are made with planned service times: not while batches take longer.
         let many = classes.iter().map(BinaryHeap::len).sum::<usize>() > WAITING;
-        if first <= now || many || self.pace.get(now) > 1.0 || !gather.expects() {
+        if first <= now || many || pace > 1.0 || !gather.expects() {
             return None;
         }
         let waiting = classes.iter().flatten().filter_map(|&Reverse(key)| {

@@ -321,7 +321,8 @@ impl Gate {
     }
 
     /// Asks whether the instant of the first waiting frame, stream and stamp, may start at `now`; `oldest` tells
-    /// the stamp of a stream's oldest waiting frame. Its deadline if it may, else until when it is held.
+    /// the stamp of a stream's oldest waiting frame. Its deadline if it may, else until when it is held, and for
+    /// how many frames.
     /// Where the accelerator has to be free by `latest`, frames are not waited for beyond it.
     pub(super) fn ask(
         &mut self,
@@ -329,7 +330,7 @@ impl Gate {
         (stream, stamp): (StreamId, Instant),
         latest: Option<Instant>,
         oldest: impl Fn(StreamId) -> Option<Instant>,
-    ) -> Result<Instant, Instant> {
+    ) -> Result<Instant, (Instant, usize)> {
         let Some(group) = self.trigger[stream.index()] else { return Ok(now) };
         let instant = &mut self.instants[group];
         if instant.let_go.is_none_or(|end| stamp > end) {
@@ -343,8 +344,11 @@ impl Gate {
             let there =
                 |&member: &StreamId| oldest(member).is_some_and(|stamp| stamp <= end) || left_out(member);
             let may_wait = now < until && latest.is_none_or(|latest| until <= latest);
-            if may_wait && !instant.members.iter().all(there) {
-                return Err(until);
+            if may_wait {
+                let missing = instant.members.iter().filter(|member| !there(member)).count();
+                if missing > 0 {
+                    return Err((until, missing));
+                }
             }
             instant.let_go = Some(end);
         }

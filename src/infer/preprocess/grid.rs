@@ -21,14 +21,37 @@ pub(super) struct Tap {
     pub(super) weight: i16,
 }
 
-/// Taps of `output` pixels over an axis of `pixels` pixels that is sampled at every `2^subsampling`-th.
-/// The formula is the module's.
-pub(super) fn taps(pixels: u32, subsampling: u32, output: u32) -> impl Iterator<Item = Tap> {
+/// Which pixels of an axis have samples: every `2^shift`-th, the first one `site` half pixels from the first
+/// pixel's centre.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Sampling {
+    shift: u32,
+    site: u32,
+}
+
+impl Sampling {
+    /// Every pixel.
+    pub(super) const FULL: Self = Self { shift: 0, site: 0 };
+    /// Every pair of pixels, in its middle.
+    pub(super) const HALF: Self = Self { shift: 1, site: 1 };
+
+    /// The first or the second pixel of every pair.
+    pub(super) const fn every_second(from: usize) -> Self {
+        Self { shift: 1, site: 2 * from as u32 }
+    }
+}
+
+/// Taps of `output` pixels over an axis of `pixels` pixels. The formula is the module's.
+pub(super) fn taps(
+    pixels: u32,
+    Sampling { shift, site }: Sampling,
+    output: u32,
+) -> impl Iterator<Item = Tap> {
     let (n, m) = (i128::from(pixels), i128::from(output));
-    let last = ((n + (1 << subsampling) - 1) >> subsampling) - 1;
-    let denominator = m << (subsampling + 1);
+    let last = ((n + (1 << shift) - 1) >> shift) - 1;
+    let denominator = m << (shift + 1);
     (0..m).map(move |x| {
-        let numerator = (2 * x + 1) * n - (m << subsampling);
+        let numerator = (2 * x + 1) * n - m * i128::from(1 + site);
         if numerator <= 0 {
             return Tap::default();
         }
@@ -53,12 +76,13 @@ pub(super) struct Columns {
     pub(super) windows: usize,
     /// Bytes from one sample to the next.
     pub(super) step: usize,
+    /// Whether a sample has two bytes.
+    pub(super) wide: bool,
     /// Bytes of a row, from its first, that the windows touch, pixels' inner offsets apart.
     pub(super) reach: usize,
 }
 
-/// One window for each half of a block: where it starts in the row, and which of its bytes go to the low
-/// bytes of the eight lanes.
+/// One window for each half of a block: where it starts in the row, and which of its bytes go to the eight lanes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Shuffle {
     pub(super) start: [usize; 2],
@@ -66,15 +90,15 @@ pub(super) struct Shuffle {
 }
 
 impl Columns {
-    /// Shuffles for `taps` where samples are `step` bytes apart.
-    pub(super) fn new(taps: &[Tap], step: usize) -> Self {
+    /// Shuffles for `taps` where samples are `step` bytes apart, and `wide` if they have two.
+    pub(super) fn new(taps: &[Tap], step: usize, wide: bool) -> Self {
         let halves: Vec<Vec<(usize, [u8; WINDOW])>> =
-            taps.chunks(BLOCK / 2).map(|half| windows(half, step)).collect();
+            taps.chunks(BLOCK / 2).map(|half| windows(half, step, wide)).collect();
         let count = halves.iter().map(Vec::len).max().unwrap_or(0);
         let window = |half: usize, index: usize| {
             halves.get(half).and_then(|windows| windows.get(index)).copied().unwrap_or((0, [NOTHING; WINDOW]))
         };
-        let mut columns = Self { windows: count, step, ..Self::default() };
+        let mut columns = Self { windows: count, step, wide, ..Self::default() };
         for (block, taps) in taps.chunks(BLOCK).enumerate() {
             let mut weights = [0; BLOCK];
             for (weight, tap) in weights.iter_mut().zip(taps) {
@@ -92,22 +116,25 @@ impl Columns {
 }
 
 /// The fewest windows, from left to right, that cover up to eight pixels.
-fn windows(taps: &[Tap], step: usize) -> Vec<(usize, [u8; WINDOW])> {
+fn windows(taps: &[Tap], step: usize, wide: bool) -> Vec<(usize, [u8; WINDOW])> {
     let mut found: Vec<(usize, [u8; WINDOW])> = Vec::new();
     for (lane, tap) in taps.iter().enumerate() {
         let at = tap.index * step;
         match found.last() {
-            Some((start, _)) if at - start < WINDOW => {}
+            Some((start, _)) if at - start + usize::from(wide) < WINDOW => {}
             _ => found.push((at, [NOTHING; WINDOW])),
         }
         if let Some((start, mask)) = found.last_mut() {
             mask[2 * lane] = (at - *start) as u8;
+            if wide {
+                mask[2 * lane + 1] = (at - *start) as u8 + 1;
+            }
         }
     }
     found
 }
 
-/// One sampling grid of a frame (luma's, or chroma's) against the output.
+/// One sampling grid of a frame (luma's, chroma's, or a colour's of a mosaic) against the output.
 #[derive(Clone, Debug)]
 pub(super) struct Grid {
     pub(super) columns: Columns,
@@ -115,11 +142,16 @@ pub(super) struct Grid {
 }
 
 impl Grid {
-    /// The grid of a frame of `size` pixels whose samples are `step` bytes apart, subsampled by
-    /// `2^subsampling` (horizontally, vertically), for `output` pixels.
-    pub(super) fn new(size: (u32, u32), subsampling: (u32, u32), step: usize, output: (u32, u32)) -> Self {
-        let columns: Vec<Tap> = taps(size.0, subsampling.0, output.0).collect();
-        Self { columns: Columns::new(&columns, step), rows: taps(size.1, subsampling.1, output.1).collect() }
+    /// The grid of a frame of `size` pixels, sampled as `across` and `down` say, for `output` pixels. Samples in
+    /// a row are `step` bytes apart, and `wide` if they have two.
+    pub(super) fn new(
+        size: (u32, u32),
+        (across, down): (Sampling, Sampling),
+        (step, wide): (usize, bool),
+        output: (u32, u32),
+    ) -> Self {
+        let columns: Vec<Tap> = taps(size.0, across, output.0).collect();
+        Self { columns: Columns::new(&columns, step, wide), rows: taps(size.1, down, output.1).collect() }
     }
 }
 
@@ -129,14 +161,14 @@ mod tests {
 
     #[test]
     fn an_axis_of_equal_size_needs_no_interpolation() {
-        for (x, tap) in taps(7, 0, 7).enumerate() {
+        for (x, tap) in taps(7, Sampling::FULL, 7).enumerate() {
             assert_eq!(tap, Tap { index: x, weight: 0 });
         }
     }
 
     #[test]
     fn halving_takes_the_middle_of_two() {
-        for (x, tap) in taps(8, 0, 4).enumerate() {
+        for (x, tap) in taps(8, Sampling::FULL, 4).enumerate() {
             assert_eq!(tap, Tap { index: 2 * x, weight: 1 << 14 });
         }
     }
@@ -144,22 +176,32 @@ mod tests {
     #[test]
     fn doubling_clamps_at_the_edges() {
         let quarter = 1 << 13;
-        let found: Vec<_> = taps(2, 0, 4).map(|tap| (tap.index, tap.weight)).collect();
+        let found: Vec<_> = taps(2, Sampling::FULL, 4).map(|tap| (tap.index, tap.weight)).collect();
         assert_eq!(found, [(0, 0), (0, quarter), (0, 3 * quarter), (1, 0)]);
     }
 
     #[test]
     fn chroma_is_centred_between_its_pixels() {
         // Five pixels have three chroma samples, at 0.5, 2.5 and 4.5.
-        let found: Vec<_> = taps(5, 1, 5).map(|tap| (tap.index, tap.weight)).collect();
+        let found: Vec<_> = taps(5, Sampling::HALF, 5).map(|tap| (tap.index, tap.weight)).collect();
         let quarter = 1 << 13;
         assert_eq!(found, [(0, 0), (0, quarter), (0, 3 * quarter), (1, quarter), (1, 3 * quarter)]);
     }
 
     #[test]
+    fn colours_of_a_mosaic_are_where_their_pixels_are() {
+        let half = 1 << 14;
+        let found = |from| -> Vec<_> {
+            taps(6, Sampling::every_second(from), 6).map(|tap| (tap.index, tap.weight)).collect()
+        };
+        assert_eq!(found(0), [(0, 0), (0, half), (1, 0), (1, half), (2, 0), (2, 0)]);
+        assert_eq!(found(1), [(0, 0), (0, 0), (0, half), (1, 0), (1, half), (2, 0)]);
+    }
+
+    #[test]
     fn extreme_sizes_stay_within_the_axis() {
         for (pixels, output) in [(u32::MAX, 3), (1, 40_000), (2, 70_000), (3, 1)] {
-            for tap in taps(pixels, 0, output) {
+            for tap in taps(pixels, Sampling::FULL, output) {
                 assert!(tap.index + usize::from(tap.weight > 0) < pixels as usize);
                 assert!(tap.weight >= 0);
             }
@@ -168,19 +210,27 @@ mod tests {
 
     #[test]
     fn shuffles_pick_every_tap_once() {
-        for (pixels, output, step) in [(640, 300, 1), (320, 300, 2), (1920, 37, 3), (5, 64, 4), (300, 17, 1)]
-        {
-            let wanted: Vec<Tap> = taps(pixels, 0, output).collect();
-            let columns = Columns::new(&wanted, step);
+        for (pixels, output, step, wide) in [
+            (640, 300, 1, false),
+            (320, 300, 2, false),
+            (1920, 37, 3, false),
+            (5, 64, 4, false),
+            (300, 17, 1, false),
+            (320, 300, 4, true),
+            (9, 70, 4, true),
+        ] {
+            let wanted: Vec<Tap> = taps(pixels, Sampling::FULL, output).collect();
+            let columns = Columns::new(&wanted, step, wide);
             let mut found = vec![Vec::new(); wanted.len().next_multiple_of(BLOCK)];
             for (index, shuffle) in columns.shuffles.iter().enumerate() {
                 for half in 0..2 {
                     for lane in 0..8 {
-                        let byte = shuffle.mask[half][2 * lane];
-                        assert_eq!(shuffle.mask[half][2 * lane + 1], NOTHING);
-                        if byte != NOTHING {
+                        let [low, high] = [shuffle.mask[half][2 * lane], shuffle.mask[half][2 * lane + 1]];
+                        assert_eq!(high, if wide && low != NOTHING { low + 1 } else { NOTHING });
+                        if low != NOTHING {
+                            assert!(usize::from(low) + usize::from(wide) < WINDOW);
                             let pixel = index / columns.windows * BLOCK + 8 * half + lane;
-                            found[pixel].push(shuffle.start[half] + usize::from(byte));
+                            found[pixel].push(shuffle.start[half] + usize::from(low));
                         }
                     }
                 }

@@ -4,10 +4,17 @@
 use super::Row;
 use super::color::{Block, Coefficients, Mixer, VALUE_BITS, between};
 use super::elements::{Elements, PERIOD_BLOCKS};
-use super::grid::{BLOCK, Columns, Grid, MAX_STEP, Shuffle, TOUCHED, Tap, WINDOW};
+use super::grid::{BLOCK, Columns, Grid, MAX_STEP, Sampling, Shuffle, TOUCHED, Tap, WINDOW};
 use super::simd::Simd;
-use crate::image::{PixelFormat, Plane};
+use crate::image::{Mosaic, PixelFormat, Plane};
 use crate::model::{Channels, Placement};
+
+/// Most components that a format has: a mosaic has green twice.
+const COMPONENTS: usize = 4;
+/// Half, as a weight.
+const HALF: i16 = 1 << 14;
+/// Where a sample of 10 bits is white: a quarter of it is 255.
+const WIDE_WHITE: i16 = 1020;
 
 /// Samples of one kind: where in the frame they lie.
 #[derive(Clone, Copy, Debug)]
@@ -18,6 +25,10 @@ pub(super) struct Component {
     plane: usize,
     /// Bytes from the start of a row to its first sample.
     offset: usize,
+    /// The plane's row with its first samples.
+    first_row: usize,
+    /// Rows from there to the next with samples of this kind.
+    row_step: usize,
 }
 
 /// What is done with the components' blended values.
@@ -45,6 +56,8 @@ pub(super) struct Plan {
     grids: Vec<Grid>,
     components: Vec<Component>,
     mix: Mix,
+    /// Whether the last component is a second green, whose mean with the other one counts.
+    second_green: bool,
     /// Whether red and blue change places.
     swapped: bool,
 }
@@ -56,31 +69,37 @@ impl Plan {
         placement: Placement,
         to: Channels,
     ) -> Self {
-        let grid = |subsampling, step| {
-            Grid::new((width, height), subsampling, step, (placement.width, placement.height))
-        };
-        let at = |grid, plane, offset| Component { grid, plane, offset };
+        use Sampling as S;
+        let output = (placement.width, placement.height);
+        let grid = |sampling, step| Grid::new((width, height), sampling, (step, false), output);
+        let full = |step| grid((S::FULL, S::FULL), step);
+        let at = |grid, plane, offset| Component { grid, plane, offset, first_row: 0, row_step: 1 };
         // Grids with their bytes a sample; components as luma, Cb, Cr or as red, green, blue.
         let (grids, mut components) = match format {
             PixelFormat::Nv12 => {
-                (vec![grid((0, 0), 1), grid((1, 1), 2)], vec![at(0, 0, 0), at(1, 1, 0), at(1, 1, 1)])
+                (vec![full(1), grid((S::HALF, S::HALF), 2)], vec![at(0, 0, 0), at(1, 1, 0), at(1, 1, 1)])
             }
             PixelFormat::I420 => {
-                (vec![grid((0, 0), 1), grid((1, 1), 1)], vec![at(0, 0, 0), at(1, 1, 0), at(1, 2, 0)])
+                (vec![full(1), grid((S::HALF, S::HALF), 1)], vec![at(0, 0, 0), at(1, 1, 0), at(1, 2, 0)])
             }
             PixelFormat::Yuy2 => {
-                (vec![grid((0, 0), 2), grid((1, 0), 4)], vec![at(0, 0, 0), at(1, 0, 1), at(1, 0, 3)])
+                (vec![full(2), grid((S::HALF, S::FULL), 4)], vec![at(0, 0, 0), at(1, 0, 1), at(1, 0, 3)])
             }
-            PixelFormat::Rgb => (vec![grid((0, 0), 3)], vec![at(0, 0, 0), at(0, 0, 1), at(0, 0, 2)]),
-            PixelFormat::Bgr => (vec![grid((0, 0), 3)], vec![at(0, 0, 2), at(0, 0, 1), at(0, 0, 0)]),
-            PixelFormat::Gray8 => (vec![grid((0, 0), 1)], vec![at(0, 0, 0)]),
+            PixelFormat::Uyvy => {
+                (vec![full(2), grid((S::HALF, S::FULL), 4)], vec![at(0, 0, 1), at(1, 0, 0), at(1, 0, 2)])
+            }
+            PixelFormat::Rgb => (vec![full(3)], vec![at(0, 0, 0), at(0, 0, 1), at(0, 0, 2)]),
+            PixelFormat::Bgr => (vec![full(3)], vec![at(0, 0, 2), at(0, 0, 1), at(0, 0, 0)]),
+            PixelFormat::Gray8 => (vec![full(1)], vec![at(0, 0, 0)]),
+            _ => {
+                format.mosaic().map(|mosaic| photosites(mosaic, (width, height), output)).unwrap_or_default()
+            }
         };
-        let rgb = matches!(format, PixelFormat::Rgb | PixelFormat::Bgr);
         let mix = match (format, to) {
-            (_, Channels::Gray) if rgb => Mix::Weighed,
+            (_, Channels::Gray) if format.is_rgb() => Mix::Weighed,
             (_, Channels::Gray) => Mix::Luma,
             (PixelFormat::Gray8, _) => Mix::Spread,
-            _ if rgb => Mix::Same,
+            _ if format.is_rgb() => Mix::Same,
             _ => Mix::Color,
         };
         if mix == Mix::Luma {
@@ -92,7 +111,8 @@ impl Plan {
             Mix::Same if swapped => components.swap(0, 2),
             _ => {}
         }
-        Self { format, width, height, placement, grids, components, mix, swapped }
+        let second_green = components.len() == COMPONENTS;
+        Self { format, width, height, placement, grids, components, mix, second_green, swapped }
     }
 
     /// Blocks that make up a line.
@@ -106,11 +126,29 @@ impl Plan {
     }
 }
 
+/// A mosaic's colours, each on a grid of its own: red, green (in red's rows), blue, green (in blue's).
+fn photosites(mosaic: Mosaic, size: (u32, u32), output: (u32, u32)) -> (Vec<Grid>, Vec<Component>) {
+    let Mosaic { red_column: x, red_row: y, bytes } = mosaic;
+    let sites = [(x, y), (1 - x, y), (1 - x, 1 - y), (x, 1 - y)];
+    let grid = |(column, row)| {
+        let sampling = (Sampling::every_second(column), Sampling::every_second(row));
+        Grid::new(size, sampling, (2 * bytes, bytes == 2), output)
+    };
+    let component = |(index, (column, row)): (usize, (usize, usize))| Component {
+        grid: index,
+        plane: 0,
+        offset: column * bytes,
+        first_row: row,
+        row_step: 2,
+    };
+    (sites.map(grid).into(), sites.into_iter().enumerate().map(component).collect())
+}
+
 /// Memory that a frame passes through, allocated at start.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Scratch {
     /// Per component: lines of even and of odd rows.
-    lines: [[Vec<Block>; 2]; 3],
+    lines: [[Vec<Block>; 2]; COMPONENTS],
     /// A line of the output, by channel.
     planar: [Vec<Block>; 3],
     /// A line of the output, channels side by side.
@@ -155,15 +193,16 @@ pub(super) fn render<S: Simd>(simd: S, work: Work<'_>) {
     let Scratch { lines, planar, packed, floats, tail } = scratch;
     let Placement { x, y: top, width, height } = plan.placement;
     let (x, top, width, height) = (x as usize, top as usize, width as usize, height as usize);
+    let half = simd.splat(HALF);
     let mixer = Mixer::new(simd, &if plan.swapped { color.swapped() } else { color });
     // The source row that each line holds.
-    let mut held = [[usize::MAX; 2]; 3];
+    let mut held = [[usize::MAX; 2]; COMPONENTS];
 
     for y in (0..top).chain(top + height..elements.height) {
         elements.fill(&mut row, 0, y, elements.width);
     }
     for y in 0..height {
-        let mut taps = [Tap::default(); 3];
+        let mut taps = [Tap::default(); COMPONENTS];
         for (k, component) in plan.components.iter().enumerate() {
             let Grid { columns, rows } = &plan.grids[component.grid];
             taps[k] = rows[y];
@@ -173,7 +212,8 @@ pub(super) fn render<S: Simd>(simd: S, work: Work<'_>) {
                 if held[k][slot] != source {
                     held[k][slot] = source;
                     let plane = planes[component.plane];
-                    let from = &bytes[plane.offset + plane.stride * source..];
+                    let line = component.first_row + component.row_step * source;
+                    let from = &bytes[plane.offset + plane.stride * line..];
                     let samples = readable(from, component.offset, columns.reach, tail);
                     interpolate(simd, columns, samples, &mut lines[k][slot]);
                 }
@@ -188,7 +228,11 @@ pub(super) fn render<S: Simd>(simd: S, work: Work<'_>) {
                 Mix::Luma => made.one(block, mixer.gray(first)),
                 Mix::Spread => made.three(block, [mixer.gray(first); 3]),
                 Mix::Color | Mix::Same | Mix::Weighed => {
-                    let values = [first, blend.at(1, block), blend.at(2, block)];
+                    let mut second = blend.at(1, block);
+                    if plan.second_green {
+                        second = between(simd, second, blend.at(3, block), half);
+                    }
+                    let values = [first, second, blend.at(2, block)];
                     match plan.mix {
                         Mix::Color => made.three(block, mixer.rgb(values)),
                         Mix::Weighed => made.one(block, mixer.luma(values)),
@@ -225,28 +269,38 @@ fn readable<'a>(row: &'a [u8], offset: usize, reach: usize, tail: &'a mut [u8]) 
 /// One row of samples to one line of the output's width.
 #[inline(always)]
 fn interpolate<S: Simd>(simd: S, columns: &Columns, row: &[u8], line: &mut [Block]) {
-    match columns.step {
-        1 => interpolate_by::<S, 1>(simd, columns, row, line),
-        2 => interpolate_by::<S, 2>(simd, columns, row, line),
-        3 => interpolate_by::<S, 3>(simd, columns, row, line),
-        _ => interpolate_by::<S, MAX_STEP>(simd, columns, row, line),
+    match (columns.step, columns.wide) {
+        (1, _) => interpolate_by::<S, 1, false>(simd, columns, row, line),
+        (2, _) => interpolate_by::<S, 2, false>(simd, columns, row, line),
+        (3, _) => interpolate_by::<S, 3, false>(simd, columns, row, line),
+        (_, false) => interpolate_by::<S, MAX_STEP, false>(simd, columns, row, line),
+        (_, true) => interpolate_by::<S, MAX_STEP, true>(simd, columns, row, line),
     }
 }
 
-/// The same where samples are `STEP` bytes apart.
+/// The same where samples are `STEP` bytes apart, and have 10 bits if `WIDE`.
 #[inline(always)]
-fn interpolate_by<S: Simd, const STEP: usize>(simd: S, columns: &Columns, row: &[u8], line: &mut [Block]) {
+fn interpolate_by<S: Simd, const STEP: usize, const WIDE: bool>(
+    simd: S,
+    columns: &Columns,
+    row: &[u8],
+    line: &mut [Block],
+) {
     const { assert!(VALUE_BITS == 6) };
+    let (zero, white) = (simd.splat(0), simd.splat(WIDE_WHITE));
+    let value = |sample| match WIDE {
+        true => simd.shift_left::<4>(simd.clamp(sample, zero, white)),
+        false => simd.shift_left::<6>(sample),
+    };
     let shuffles = columns.shuffles.chunks_exact(columns.windows.max(1));
     for ((out, weights), shuffles) in line.iter_mut().zip(&columns.weights).zip(shuffles) {
-        let (mut a, mut b) = (simd.splat(0), simd.splat(0));
+        let (mut a, mut b) = (zero, zero);
         for Shuffle { start: [low, high], mask } in shuffles {
             let (low, high) = (touched(row, *low), touched(row, *high));
             a = simd.or(a, simd.shuffle([window::<0>(low), window::<0>(high)], mask));
             b = simd.or(b, simd.shuffle([window::<STEP>(low), window::<STEP>(high)], mask));
         }
-        let (a, b) = (simd.shift_left_6(a), simd.shift_left_6(b));
-        simd.store(between(simd, a, b, simd.load(weights)), out);
+        simd.store(between(simd, value(a), value(b), simd.load(weights)), out);
     }
 }
 
@@ -264,15 +318,21 @@ fn window<const STEP: usize>(touched: &[u8; TOUCHED]) -> &[u8; WINDOW] {
 /// The lines that an output row lies between.
 struct Blend<'a, S: Simd> {
     simd: S,
-    above: [&'a [Block]; 3],
-    below: [&'a [Block]; 3],
-    weights: [S::Lanes; 3],
+    above: [&'a [Block]; COMPONENTS],
+    below: [&'a [Block]; COMPONENTS],
+    weights: [S::Lanes; COMPONENTS],
 }
 
 impl<'a, S: Simd> Blend<'a, S> {
     #[inline(always)]
-    fn new(simd: S, lines: &'a [[Vec<Block>; 2]; 3], taps: [Tap; 3], blocks: usize) -> Self {
-        let mut blend = Self { simd, above: [&[]; 3], below: [&[]; 3], weights: [simd.splat(0); 3] };
+    fn new(
+        simd: S,
+        lines: &'a [[Vec<Block>; 2]; COMPONENTS],
+        taps: [Tap; COMPONENTS],
+        blocks: usize,
+    ) -> Self {
+        let none = [&[][..]; COMPONENTS];
+        let mut blend = Self { simd, above: none, below: none, weights: [simd.splat(0); COMPONENTS] };
         for (k, Tap { index, weight }) in taps.into_iter().enumerate() {
             // Without a weight the next row may not exist, and its line holds another.
             let next = index + usize::from(weight > 0);

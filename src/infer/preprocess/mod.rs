@@ -10,10 +10,14 @@
 //! ```text
 //! scale(a, w) = (a * w + 16384) >> 15
 //! ```
+//! **Samples.** One of 8 bits is a value when multiplied by 64. Of one with 10 bits (16 bits in the frame, read as
+//! a signed number) a quarter counts, its two lower bits as a fraction: `max(0, min(1020, sample)) * 16`.
+//!
 //! **Positions.** Pixel centres lie at halves. Chroma is sited in the centre of the pixels that it belongs to (as
 //! in JPEG and MPEG-1), both ways; so each plane is interpolated on its own grid. An axis of `n` pixels,
-//! subsampled by `2^s` to `c = ceil(n / 2^s)` samples, that becomes `m` output pixels: output `x` lies at
-//! `((2x + 1) n - m 2^s) / d` samples, `d = m 2^(s+1)`. With `i` the quotient rounded down and `r` the rest,
+//! subsampled by `2^s` to `c = ceil(n / 2^s)` samples, the first of them `t` half pixels from the first pixel's
+//! centre (0, or 1 for chroma with s = 1), that becomes `m` output pixels: output `x` lies at
+//! `((2x + 1) n - m (1 + t)) / d` samples, `d = m 2^(s+1)`. With `i` the quotient rounded down and `r` the rest,
 //! ```text
 //! w = min((r * 32768 + d / 2) / d, 32767)       where 0 <= i < c - 1
 //! i = 0,     w = 0                              left of the first sample
@@ -24,6 +28,13 @@
 //! ```text
 //! between(a, b, w) = a + scale(b - a, w)        a, b: samples * 64
 //! ```
+//! **A mosaic** has four kinds of samples, each in one of the four places of its pattern of two by two pixels. Each
+//! kind is interpolated like a plane of its own, on the grid of its pixels: s = 1, and t = 0 in the pattern's first
+//! row or column, 2 in its second. Green is the mean of the two greens, `between(green1, green2, 16384)`. So red
+//! and blue are those of bilinear demosaicing; green, which has two samples a pattern, is a little smoother than
+//! that, and its two kinds may differ without leaving a checkerboard. The frame is taken as it is: linear, without
+//! the sensor's black level, white balance and gamma, which are the ISP's affair, or the model's.
+//!
 //! **Luma to the full range**: `l = y - 16 * 64; y' = l + scale(l, 5387)`, that is * 255/219, for limited range, and
 //! `y' = y` for full range.
 //!
@@ -45,7 +56,7 @@
 //! rounded to the nearest. (Twice the chroma times half the coefficient keeps the weights below one; the whole
 //! chroma term of red is k * 2 (1 - Kr).)
 //!
-//! **Gray** is `y'` of a Y'CbCr or GRAY8 frame. Of an RGB or BGR frame it is `green + scale(red - green, Kr) +
+//! **Gray** is `y'` of a Y'CbCr or GRAY8 frame. Of an RGB or BGR frame or a mosaic it is `green + scale(red - green, Kr) +
 //! scale(blue - green, Kb)` with the layout's matrix: Kr, Kb = 9798, 3736 (BT.601) or 6966, 2366 (BT.709). A GRAY8
 //! frame's `y'` is all three channels of a colour input; its range counts.
 //!

@@ -38,10 +38,11 @@ pub(super) trait Simd: Copy {
     fn scale(self, a: Self::Lanes, w: Self::Lanes) -> Self::Lanes;
     /// Bits of both.
     fn or(self, a: Self::Lanes, b: Self::Lanes) -> Self::Lanes;
-    /// a << 6.
-    fn shift_left_6(self, a: Self::Lanes) -> Self::Lanes;
-    /// Bytes of two windows, each by its own mask, into the low and the high eight lanes: byte `2 * lane` of a
-    /// mask says which byte of the window becomes the lane's low byte; 0x80 gives zero.
+    /// a << BITS, for 0 <= BITS < 16.
+    fn shift_left<const BITS: i32>(self, a: Self::Lanes) -> Self::Lanes;
+    /// Bytes of two windows, each by its own mask, into the low and the high eight lanes: bytes `2 * lane` and
+    /// `2 * lane + 1` of a mask say which byte of the window becomes the lane's low and its high byte; 0x80 gives
+    /// zero.
     fn shuffle(self, windows: [&[u8; 16]; 2], masks: &[[u8; 16]; 2]) -> Self::Lanes;
     /// The lanes of three interleaved: a0 b0 c0 a1 b1 c1 and so on.
     fn interleave(self, a: Self::Lanes, b: Self::Lanes, c: Self::Lanes, to: &mut [i16; 3 * BLOCK]);
@@ -100,15 +101,18 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
-    fn shift_left_6(self, a: Self::Lanes) -> Self::Lanes {
-        std::array::from_fn(|i| a[i] << 6)
+    fn shift_left<const BITS: i32>(self, a: Self::Lanes) -> Self::Lanes {
+        std::array::from_fn(|i| a[i] << BITS)
     }
 
     #[inline(always)]
     fn shuffle(self, windows: [&[u8; 16]; 2], masks: &[[u8; 16]; 2]) -> Self::Lanes {
         std::array::from_fn(|i| {
-            let byte = masks[i / 8][i % 8 * 2];
-            if byte & 0x80 == 0 { i16::from(windows[i / 8][usize::from(byte & 15)]) } else { 0 }
+            let picked = |which: usize| match masks[i / 8][i % 8 * 2 + which] {
+                byte if byte & 0x80 == 0 => windows[i / 8][usize::from(byte & 15)],
+                _ => 0,
+            };
+            i16::from_le_bytes([picked(0), picked(1)])
         })
     }
 
@@ -150,7 +154,8 @@ mod tests {
         let weights = b.map(|w| w.max(-i16::MAX));
         assert_eq!(back(simd.scale(la, load(&weights))), Portable.scale(a, weights));
         assert_eq!(back(simd.or(la, lb)), Portable.or(a, b));
-        assert_eq!(back(simd.shift_left_6(la)), Portable.shift_left_6(a));
+        assert_eq!(back(simd.shift_left::<6>(la)), Portable.shift_left::<6>(a));
+        assert_eq!(back(simd.shift_left::<4>(la)), Portable.shift_left::<4>(a));
         let windows = [&bytes[0], &bytes[1]];
         assert_eq!(back(simd.shuffle(windows, &masks)), Portable.shuffle(windows, &masks));
         let (mut found, mut expected) = ([0; 48], [0; 48]);
@@ -160,11 +165,8 @@ mod tests {
     }
 
     fn masks() -> impl Strategy<Value = [[u8; 16]; 2]> {
-        any::<[[u8; 16]; 2]>().prop_map(|halves| {
-            halves.map(|half| {
-                std::array::from_fn(|i| if i % 2 == 1 || half[i] > 200 { 0x80 } else { half[i] % 16 })
-            })
-        })
+        any::<[[u8; 16]; 2]>()
+            .prop_map(|halves| halves.map(|half| half.map(|byte| if byte > 170 { 0x80 } else { byte % 16 })))
     }
 
     proptest! {

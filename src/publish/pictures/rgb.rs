@@ -1,8 +1,8 @@
 //! Pixels for people: any format to packed R, G, B.
 //!
-//! Nearest chroma and plain rounding; the arithmetic that networks see is pre-processing's.
+//! Nearest chroma, a mosaic's pattern as one colour, and plain rounding; the arithmetic that networks see is pre-processing's.
 
-use crate::image::{Colorimetry, ImageLayout, Matrix, PixelFormat, Range};
+use crate::image::{Colorimetry, ImageLayout, Matrix, Mosaic, PixelFormat, Range};
 
 /// Writes `layout.width * layout.height * 3` bytes into `rgb`, replacing what it held.
 pub fn convert(bytes: &[u8], layout: &ImageLayout, rgb: &mut Vec<u8>) {
@@ -33,14 +33,34 @@ pub fn convert(bytes: &[u8], layout: &ImageLayout, rgb: &mut Vec<u8>) {
                 let (cb, cr) = (row(1, y / 2), row(2, y / 2));
                 rgb.extend((0..width).flat_map(|x| color.rgb(first[x], cb[x / 2], cr[x / 2])));
             }
-            PixelFormat::Yuy2 => {
-                let pair = |x: usize| x / 2 * 4;
-                rgb.extend(
-                    (0..width).flat_map(|x| color.rgb(first[2 * x], first[pair(x) + 1], first[pair(x) + 3])),
-                );
+            PixelFormat::Yuy2 => rgb.extend((0..width).flat_map(|x| {
+                let pair = &first[x / 2 * 4..];
+                color.rgb(pair[x % 2 * 2], pair[1], pair[3])
+            })),
+            PixelFormat::Uyvy => rgb.extend((0..width).flat_map(|x| {
+                let pair = &first[x / 2 * 4..];
+                color.rgb(pair[x % 2 * 2 + 1], pair[0], pair[2])
+            })),
+            // The formats that are left are mosaics.
+            _ => {
+                let Some(mosaic) = layout.format.mosaic() else { return };
+                let pattern = [row(0, y / 2 * 2), row(0, y / 2 * 2 + 1)];
+                rgb.extend((0..width).flat_map(|x| demosaic(mosaic, pattern, x / 2 * 2)));
             }
         }
     }
+}
+
+/// The colour of the pattern that starts at column `x` of two rows.
+fn demosaic(mosaic: Mosaic, rows: [&[u8]; 2], x: usize) -> [u8; 3] {
+    let Mosaic { red_column, red_row, bytes } = mosaic;
+    let at = |column: usize, row: usize| {
+        let pixel = &rows[row][(x + column) * bytes..];
+        // A quarter of ten bits.
+        if bytes == 1 { u16::from(pixel[0]) } else { (u16::from_le_bytes([pixel[0], pixel[1]]) / 4).min(255) }
+    };
+    let green = (at(1 - red_column, red_row) + at(red_column, 1 - red_row)).div_ceil(2);
+    [at(red_column, red_row), green, at(1 - red_column, 1 - red_row)].map(|value| value as u8)
 }
 
 /// R' = luma * (Y - black) + cr_r * Cr, and so on (ITU-T H.273, equations for matrix coefficients).
@@ -84,6 +104,7 @@ impl Coefficients {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
 
@@ -99,9 +120,11 @@ mod tests {
             PixelFormat::Nv12 => [&[a, a], &[b, c], &[]],
             PixelFormat::I420 => [&[a, a], &[b], &[c]],
             PixelFormat::Yuy2 => [&[a, b, a, c], &[], &[]],
+            PixelFormat::Uyvy => [&[b, a, c, a], &[], &[]],
             PixelFormat::Rgb => [&[a, b, c, a, b, c], &[], &[]],
             PixelFormat::Bgr => [&[c, b, a, c, b, a], &[], &[]],
             PixelFormat::Gray8 => [&[a, a], &[], &[]],
+            _ => return mosaic(format, color),
         };
         for (plane, row) in rows.iter().enumerate().take(format.planes()) {
             for line in 0..format.plane_extent(plane, 2, 2).1 {
@@ -109,6 +132,23 @@ mod tests {
             }
         }
         (bytes, layout)
+    }
+
+    /// A mosaic's pattern of one colour; its greens are one below and one above.
+    fn mosaic(format: PixelFormat, [red, green, blue]: [u8; 3]) -> (Vec<u8>, ImageLayout) {
+        let layout = ImageLayout::packed(format, 2, 2);
+        let (mut greens, bits) = ([green - 1, green + 1].into_iter(), format.as_str()[4..].parse::<u32>());
+        let samples = format.as_str()[..4].chars().map(|color| match color {
+            'R' => red,
+            'B' => blue,
+            _ => greens.next().unwrap(),
+        });
+        let bytes = samples.flat_map(|sample| match bits {
+            Ok(8) => vec![sample],
+            // With something in the bits that do not count.
+            _ => (u16::from(sample) * 4 + 3).to_le_bytes().to_vec(),
+        });
+        (bytes.collect(), layout)
     }
 
     fn converted(format: PixelFormat, color: [u8; 3], colorimetry: Colorimetry) -> [u8; 3] {
@@ -133,7 +173,7 @@ mod tests {
             (Matrix::Bt709, [173, 42, 26], [0, 255, 0]),
         ];
         for (matrix, code, expected) in bars {
-            for format in [PixelFormat::Nv12, PixelFormat::I420, PixelFormat::Yuy2] {
+            for format in [PixelFormat::Nv12, PixelFormat::I420, PixelFormat::Yuy2, PixelFormat::Uyvy] {
                 let got = converted(format, code, Colorimetry { matrix, range: Range::Limited });
                 for (got, expected) in got.into_iter().zip(expected) {
                     assert!(got.abs_diff(expected) <= 2, "{format:?} {matrix:?}: {got} for {expected}");
@@ -143,6 +183,9 @@ mod tests {
         let full = Colorimetry { matrix: Matrix::Bt601, range: Range::Full };
         assert_eq!(converted(PixelFormat::Rgb, [1, 2, 3], full), [1, 2, 3]);
         assert_eq!(converted(PixelFormat::Bgr, [1, 2, 3], full), [1, 2, 3]);
+        for format in PixelFormat::ALL.into_iter().filter(|format| format.mosaic().is_some()) {
+            assert_eq!(converted(format, [201, 102, 3], full), [201, 102, 3], "{format:?}");
+        }
         assert_eq!(converted(PixelFormat::Gray8, [77, 0, 0], full), [77, 77, 77]);
         let limited = Colorimetry { range: Range::Limited, ..full };
         assert_eq!(converted(PixelFormat::Gray8, [235, 0, 0], limited), [255, 255, 255]);

@@ -118,8 +118,8 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    fn shift_left_6(self, a: __m256i) -> __m256i {
-        avx2!(_mm256_slli_epi16::<6>(a))
+    fn shift_left<const BITS: i32>(self, a: __m256i) -> __m256i {
+        avx2!(_mm256_slli_epi16::<BITS>(a))
     }
 
     #[inline(always)]

@@ -94,8 +94,8 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
-    fn shift_left_6(self, a: int16x8x2_t) -> int16x8x2_t {
-        neon!(int16x8x2_t(vshlq_n_s16::<6>(a.0), vshlq_n_s16::<6>(a.1)))
+    fn shift_left<const BITS: i32>(self, a: int16x8x2_t) -> int16x8x2_t {
+        neon!(int16x8x2_t(vshlq_n_s16::<BITS>(a.0), vshlq_n_s16::<BITS>(a.1)))
     }
 
     #[inline(always)]
