@@ -149,7 +149,7 @@ impl Bench {
             log::info!("{}", report::line(probe));
         })
         .map_err(|Stopped(failure)| failure)?;
-        let host = Host { versions: versions() };
+        let host = Host { versions: versions(), ..Host::default() };
         let at = Circumstances { accelerator, host, load_average: load_average() };
         say(&match self.format {
             Format::Table => report::table(&board, &settings, &found, &at),

@@ -1,5 +1,6 @@
 //! `ocelli run`: from a board file to a summary.
 
+use crate::cli::guards::{Guards, cant_keep};
 use crate::cli::profile::{kept, provisional};
 use crate::cli::{Exit, Failure, VERSION};
 use clap::Args;
@@ -15,7 +16,7 @@ use ocelli::publish::{self, pictures};
 use ocelli::runtime::{self, Finished, Host, Parts, Running};
 use ocelli::sched::Schedule;
 use ocelli::stats::Copies;
-use ocelli::telemetry::{Control, End};
+use ocelli::telemetry::{Control, Duties, End};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -61,11 +62,20 @@ impl Run {
     pub(super) fn act(self) -> Result<(), Failure> {
         let mut board = Board::load(&self.board)?;
         board.warnings.iter().for_each(|warning| log::warn!("{warning}"));
-        verify(&board)?;
-        self.check_files(&board)?;
-        // Before anything is measured: what can't be written at the end should fail now.
+        // A watchdog that a former process has left armed runs: before anything that takes long.
+        let mut guards = Guards::mount(&board)?;
+        let ended = self.prepare(&mut board).and_then(|summary| self.run(board, summary, &mut guards));
+        guards.release(&ended);
+        ended
+    }
+
+    /// What can be refused before anything is opened or measured: what can't be written at the end should fail
+    /// now.
+    fn prepare(&self, board: &mut Board) -> Result<Option<(std::fs::File, PathBuf)>, Failure> {
+        verify(board)?;
+        self.check_files(board)?;
         let summary = self.summary.as_deref().map(create).transpose()?;
-        self.add_results(&mut board)?;
+        self.add_results(board)?;
         let refused = realtime::probe(&board.realtime).map_err(|why| Failure::new(Exit::Config, why))?;
         match refused {
             Some(refused) if board.realtime.fifo == Asked::Required => {
@@ -74,6 +84,15 @@ impl Run {
             Some(refused) => log::warn!("{refused}"),
             None => {}
         }
+        Ok(summary)
+    }
+
+    fn run(
+        &self,
+        board: Board,
+        summary: Option<(std::fs::File, PathBuf)>,
+        guards: &mut Guards,
+    ) -> Result<(), Failure> {
         let mut control = Control::new()
             .map_err(|error| Failure::new(Exit::Internal, format!("no event loop: {error}")))?;
         let board = Arc::new(board);
@@ -119,16 +138,25 @@ impl Run {
             pictures,
             copies,
         };
+        let ledger = guards.last.take().map(|last| last.begin(clock::now()));
+        let ledger = ledger.transpose().map_err(cant_keep)?;
         let mut running = Running::start(parts, || control.asked_to_stop().is_some())
             .map_err(|error| Failure::new(Exit::Internal, format!("can't start a thread: {error}")))?;
-        let end = control.watch(&mut running, &board, self.time);
-        log::info!("{}", said(end));
+        let mut duties = Duties::new(guards.service.clone(), guards.begin(), ledger);
+        let end = control.watch(&mut running, &board, self.time, &mut duties);
+        log::info!("{}: stopping", why(end));
+        guards.stopping(duties.device.take())?;
         let finished = running.stop().ok_or_else(|| {
             Failure::new(Exit::Internal, "a thread died; the lines above say where; please report this")
         })?;
         report(&finished);
+        // A run that has broken did not end in order.
+        if let Some(ledger) = duties.ledger.take().filter(|_| end != End::Broken) {
+            ledger.finish(&finished, why(end));
+        }
         if let Some((mut file, path)) = summary {
-            write_summary(&mut file, &finished, &Host { versions })
+            let host = Host { versions, before: guards.before() };
+            write_summary(&mut file, &finished, &host)
                 .map_err(|error| Failure::new(Exit::Incomplete, format!("{}: {error}", path.display())))?;
         }
         judge(end, &board, &finished)
@@ -263,13 +291,14 @@ fn admit(
     Ok(schedule)
 }
 
-fn said(end: End) -> String {
+/// Why a run ends, in words.
+fn why(end: End) -> &'static str {
     match end {
-        End::Signal(name) => format!("{name}: stopping"),
-        End::TimeUp => "time is up: stopping".to_owned(),
-        End::AllEnded => "all videos have ended: stopping".to_owned(),
-        End::NoneOpened => "not one camera could be opened: stopping".to_owned(),
-        End::Broken => "a thread has died: stopping".to_owned(),
+        End::Signal(name) => name,
+        End::TimeUp => "time is up",
+        End::AllEnded => "all videos have ended",
+        End::NoneOpened => "not one camera could be opened",
+        End::Broken => "a thread has died",
     }
 }
 

@@ -7,6 +7,7 @@ pub mod realtime;
 pub mod memory;
 pub mod reset;
 pub mod service;
+pub mod systemd;
 pub mod vigil;
 pub mod watchdog_device;
 mod wake;

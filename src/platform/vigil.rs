@@ -21,7 +21,7 @@ const EXTENSION: Duration = Duration::from_secs(15);
 #[derive(Debug)]
 pub struct Vigil {
     stop: Sender<()>,
-    thread: JoinHandle<Option<WatchdogDevice>>,
+    thread: JoinHandle<()>,
 }
 
 impl Vigil {
@@ -53,7 +53,7 @@ impl Vigil {
                     );
                 }
                 if stopped.recv_timeout(EVERY) != Err(RecvTimeoutError::Timeout) {
-                    return device;
+                    return;
                 }
             }
         };
@@ -61,11 +61,10 @@ impl Vigil {
         Ok(Self { stop, thread })
     }
 
-    /// Ends, and gives the device back: the caller keeps it alive from here on.
-    #[must_use]
-    pub fn end(self) -> Option<WatchdogDevice> {
+    /// Ends: somebody else gives signs of life from here on.
+    pub fn end(self) {
         let _ = self.stop.send(());
-        self.thread.join().ok().flatten()
+        let _ = self.thread.join();
     }
 }
 
@@ -86,11 +85,11 @@ mod tests {
             let length = manager.recv(&mut words).expect("a word");
             assert_eq!(&words[..length], b"EXTEND_TIMEOUT_USEC=15000000");
         }
-        assert!(vigil.end().is_none(), "there was no device");
+        vigil.end();
         manager.set_nonblocking(true).expect("a socket");
         while manager.recv(&mut words).is_ok() {}
         let over = Vigil::keep(service, None, Duration::ZERO).expect("a thread");
-        assert!(over.end().is_none());
+        over.end();
         assert!(manager.recv(&mut words).is_err(), "its time was over");
     }
 }

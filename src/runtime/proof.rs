@@ -7,11 +7,18 @@
 //!    shed. A run without frames is idle, not broken; restarting it would bring no camera back.
 //!
 //! Frames that wanted service and got none (no slot, queue full, hopeless, superseded, failed or undecodable
-//! batches) prove nothing; the next one that is served does. The counts come from the exec thread, so that one
-//! that no longer turns proves nothing either: whoever asks must not take an old answer twice.
+//! batches) prove nothing; the next one that is served does. The counts come from the exec thread, so one that no
+//! longer turns proves nothing either. A proof stands for a while: as long as a frame may take.
 
 use crate::job::DropReason;
 use crate::stats::Ledger;
+use crate::time::Instant;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+/// What may lie between two answers of the exec thread, on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Frames of all streams since the start: what the rule looks at.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -55,20 +62,40 @@ fn is_excused(reason: DropReason) -> bool {
     }
 }
 
-/// The counts at the last proof.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Proof(Frames);
+/// The counts at the last proof, and when it was. One thread gives them, any may ask whether it stands.
+#[derive(Debug)]
+pub struct Proof {
+    served: AtomicU64,
+    wanted: AtomicU64,
+    at: AtomicU64,
+    stands_for: Duration,
+}
 
 impl Proof {
-    /// Whether `now`, a fresh answer of the exec thread, proves that the run works; then the next proof counts
-    /// from here.
+    /// Counted from `now`, where a frame may take `longest` from its capture to its result.
     #[must_use]
-    pub fn given_by(&mut self, now: Frames) -> bool {
-        let proven = now.served > self.0.served || now.wanted <= self.0.wanted;
+    pub fn new(now: Instant, longest: Duration) -> Self {
+        let at = AtomicU64::new(now.as_nanos());
+        Self { served: AtomicU64::new(0), wanted: AtomicU64::new(0), at, stands_for: longest + PATIENCE }
+    }
+
+    /// The exec thread's answer of `now`: whether it proves that the run works. Then the next proof counts from
+    /// here.
+    pub fn given_by(&self, now: Instant, frames: Frames) -> bool {
+        let (served, wanted) = (self.served.load(Relaxed), self.wanted.load(Relaxed));
+        let proven = frames.served > served || frames.wanted <= wanted;
         if proven {
-            self.0 = now;
+            self.served.store(frames.served, Relaxed);
+            self.wanted.store(frames.wanted, Relaxed);
+            self.at.store(now.as_nanos(), Relaxed);
         }
         proven
+    }
+
+    /// Whether the last proof is recent enough for a sign of life. Never blocks.
+    #[must_use]
+    pub fn stands(&self, now: Instant) -> bool {
+        now.since(Instant::from_nanos(self.at.load(Relaxed))) <= self.stands_for
     }
 }
 
@@ -79,11 +106,11 @@ mod tests {
 
     /// What the proof says of each of these steps, one after the other.
     fn proofs(steps: &[(u64, &[Outcome])]) -> Vec<bool> {
-        let (mut ledger, mut proof) = (Ledger::default(), Proof::default());
+        let (mut ledger, proof) = (Ledger::default(), Proof::new(Instant::default(), Duration::ZERO));
         let step = |(captured, settled): &(u64, &[Outcome])| {
             ledger.capture(*captured);
             settled.iter().for_each(|outcome| ledger.settle(*outcome, 1));
-            proof.given_by(Frames::from(&ledger))
+            proof.given_by(Instant::default(), Frames::from(&ledger))
         };
         steps.iter().map(step).collect()
     }
@@ -123,5 +150,17 @@ mod tests {
     fn one_camera_that_is_served_proves_it_for_all() {
         let mixed = [Outcome::Met, Outcome::Dropped(DropReason::NoSlot)];
         assert_eq!(proofs(&[(2, &mixed), (2, &mixed)]), [true, true]);
+    }
+
+    #[test]
+    fn a_proof_stands_as_long_as_a_frame_may_take() {
+        let at = |seconds| Instant::from_nanos(seconds * 1_000_000_000);
+        let proof = Proof::new(at(10), Duration::from_secs(1));
+        let stands = |until| (proof.stands(at(until)), proof.stands(at(until + 1)));
+        assert_eq!(stands(13), (true, false), "from the beginning");
+        assert!(!proof.given_by(at(20), Frames { served: 0, wanted: 1 }));
+        assert_eq!(stands(13), (true, false), "what is no proof changes nothing");
+        assert!(proof.given_by(at(30), Frames { served: 1, wanted: 1 }));
+        assert_eq!(stands(33), (true, false));
     }
 }
