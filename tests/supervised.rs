@@ -5,10 +5,10 @@
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::io::Read;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -138,10 +138,16 @@ fn after_a_kill_the_next_start_tells_of_the_frames_and_names_the_gap() {
     for stream in previous["streams"].as_array().unwrap() {
         let count = |key: &str| stream[key].as_u64().unwrap();
         let dropped: u64 = stream["dropped"].as_object().unwrap().values().filter_map(Value::as_u64).sum();
-        assert_eq!(count("captured"), count("met") + count("late") + dropped + count("in_flight"), "{stream}");
+        assert_eq!(
+            count("captured"),
+            count("met") + count("late") + dropped + count("in_flight"),
+            "{stream}"
+        );
     }
     assert_eq!(previous["streams"][1]["captured"], before);
-    for words in ["was killed, or crashed", "nobody knows", "the run before: front: captured", "the run before: rear"] {
+    for words in
+        ["was killed, or crashed", "nobody knows", "the run before: front: captured", "the run before: rear"]
+    {
         assert!(log.contains(words), "{words}: {log}");
     }
     // That run ended in order; the one after it says so, in one line.
@@ -231,7 +237,12 @@ fn listen(bench: &Bench, watchdog: &str, arguments: &[&str]) -> (Vec<String>, St
 fn the_service_manager_hears_of_every_stage() {
     let bench = Bench::new("");
     let (heard, log) = listen(&bench, "4000000", &["--for", "7"]);
-    let at = |word: &str| heard.iter().position(|heard| heard.starts_with(word)).unwrap_or_else(|| panic!("{word}: {heard:?}\n{log}"));
+    let at = |word: &str| {
+        heard
+            .iter()
+            .position(|heard| heard.starts_with(word))
+            .unwrap_or_else(|| panic!("{word}: {heard:?}\n{log}"))
+    };
     let ready = at("READY=1");
     assert!(at("EXTEND_TIMEOUT_USEC=") < ready, "while it measures: {heard:?}");
     assert!(ready < at("WATCHDOG=1") && ready < at("STATUS=test"), "{heard:?}");
@@ -241,20 +252,6 @@ fn the_service_manager_hears_of_every_stage() {
     assert!((5..40).contains(&alive), "a few times within the watchdog's time, not for every frame: {alive}");
     assert!(!heard[stopping..].contains(&"WATCHDOG=1".to_owned()), "{heard:?}");
     assert!(heard.iter().any(|word| word.starts_with("STATUS=") && word.contains("met ")), "{heard:?}");
-}
-
-#[test]
-fn a_run_that_serves_nothing_gives_no_sign_of_life() {
-    // The accelerator takes so long that no frame is ever in time: all are given up, threads answer.
-    let bench = Bench::new("");
-    let text = fs::read_to_string(bench.path("test.toml")).unwrap();
-    let text = text.replace("[accelerator]", "[accelerator]\njitter_ms = 60000");
-    fs::write(bench.path("test.toml"), text).unwrap();
-    let _ = text_is_used(&bench);
-}
-
-fn text_is_used(_: &Bench) -> Option<Output> {
-    None
 }
 
 #[test]

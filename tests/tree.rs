@@ -18,6 +18,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     // Words for people, never on a frame's path.
     ("log", &["capture", "platform", "publish", "runtime", "telemetry", "cli", "main.rs"]),
     // The operating system.
+    ("libc", &["platform/exit.rs"]),
     ("rustix", &["platform", "pool", "publish", "runtime", "telemetry", "cli"]),
     ("thread_priority", &["platform"]),
     // One room each.
@@ -53,6 +54,7 @@ const UNSAFE: &[&str] = &[
     "capture/gst/memory.rs",
     "infer/preprocess/simd/avx2.rs",
     "infer/preprocess/simd/neon.rs",
+    "platform/exit.rs",
     "platform/watchdog_device.rs",
     "pool/mod.rs",
     "pool/slab.rs",

@@ -3,12 +3,13 @@
 
 use crate::cli::{Exit, Failure};
 use ocelli::board::{Board, HardwareWatchdog};
+use ocelli::platform::clock;
 use ocelli::platform::reset::Reset;
 use ocelli::platform::service::Service;
 use ocelli::platform::systemd::{self, Fed};
 use ocelli::platform::vigil::Vigil;
 use ocelli::platform::watchdog_device::{RESTART, WatchdogDevice, WatchdogError};
-use ocelli::runtime::{Last, LastError, Previous};
+use ocelli::runtime::{Last, LastError, Previous, Proof};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +22,7 @@ const LONGEST_STOP: Duration = Duration::from_secs(60);
 pub(super) struct Guards {
     pub(super) service: Arc<Service>,
     pub(super) last: Option<Last>,
+    device: Option<Arc<WatchdogDevice>>,
     vigil: Option<Vigil>,
     reset: Reset,
     previous: Previous,
@@ -43,26 +45,49 @@ impl Guards {
             reset.add(&name, device.identity(), device.boot_status().unwrap_or(0));
         }
         tell_reset(&reset);
-        let vigil = vigil(&service, device, LONGEST_START)?;
-        Ok(Self { service, last, vigil: Some(vigil), reset, previous })
+        let mut guards = Self { service, last, device: device.map(Arc::new), vigil: None, reset, previous };
+        guards.hold(LONGEST_START)?;
+        Ok(guards)
     }
 
-    /// The run begins: it keeps the watchdog alive from here on.
-    pub(super) fn begin(&mut self) -> Option<WatchdogDevice> {
-        self.vigil.take().and_then(Vigil::end)
-    }
-
-    /// The run comes to its end, and gives the watchdog back.
-    pub(super) fn stopping(&mut self, device: Option<WatchdogDevice>) -> Result<(), Failure> {
-        self.service.stopping();
-        self.vigil = Some(vigil(&self.service, device, LONGEST_STOP)?);
+    /// Gives signs of life, until [`Guards::begun`].
+    fn hold(&mut self, longest: Duration) -> Result<(), Failure> {
+        let vigil = Vigil::keep(self.service.clone(), self.device.clone(), longest)
+            .map_err(|error| Failure::new(Exit::Internal, format!("can't start a thread: {error}")))?;
+        self.vigil = Some(vigil);
         Ok(())
+    }
+
+    /// The sign of life of a run that works, as long as there is proof of it.
+    pub(super) fn sign(&self, proof: &Arc<Proof>) -> Box<dyn FnMut() + Send> {
+        let (service, device, proof) = (self.service.clone(), self.device.clone(), proof.clone());
+        Box::new(move || {
+            if proof.stands(clock::now()) {
+                service.alive();
+                if let Some(device) = &device {
+                    // Should it be gone, the reset says so.
+                    let _ = device.keep_alive();
+                }
+            }
+        })
+    }
+
+    /// The run has begun: it gives signs of life itself.
+    pub(super) fn begun(&mut self) {
+        self.vigil.take().into_iter().for_each(Vigil::end);
+    }
+
+    /// The run comes to its end.
+    pub(super) fn stopping(&mut self) -> Result<(), Failure> {
+        self.service.stopping();
+        self.hold(LONGEST_STOP)
     }
 
     /// Disarms the watchdog after an orderly end, and leaves it armed after a defect of ours: if nobody starts
     /// the runtime again, the board is reset.
     pub(super) fn release(&mut self, ended: &Result<(), Failure>) {
-        let Some(device) = self.begin() else { return };
+        self.begun();
+        let Some(device) = &self.device else { return };
         if matches!(ended, Err(Failure { exit: Exit::Internal, .. })) {
             log::warn!(
                 "{} stays armed: unless the runtime is started again, the board is reset in {} s",
@@ -102,15 +127,6 @@ impl Guards {
 
 pub(super) fn cant_keep(error: LastError) -> Failure {
     Failure::new(Exit::CantCreate, error)
-}
-
-fn vigil(
-    service: &Arc<Service>,
-    device: Option<WatchdogDevice>,
-    longest: Duration,
-) -> Result<Vigil, Failure> {
-    Vigil::keep(service.clone(), device, longest)
-        .map_err(|error| Failure::new(Exit::Internal, format!("can't start a thread: {error}")))
 }
 
 /// Opens the board's own watchdog, or makes sure that somebody else feeds one.

@@ -31,7 +31,7 @@ impl Vigil {
     /// When the system gives no thread.
     pub fn keep(
         service: Arc<Service>,
-        device: Option<WatchdogDevice>,
+        device: Option<Arc<WatchdogDevice>>,
         longest: Duration,
     ) -> io::Result<Self> {
         let (stop, stopped) = channel();

@@ -154,7 +154,7 @@ mod tests {
 
     #[test]
     fn a_proof_stands_as_long_as_a_frame_may_take() {
-        let at = |seconds| Instant::from_nanos(seconds * 1_000_000_000);
+        let at = |seconds: u64| Instant::from_nanos(seconds * 1_000_000_000);
         let proof = Proof::new(at(10), Duration::from_secs(1));
         let stands = |until| (proof.stands(at(until)), proof.stands(at(until + 1)));
         assert_eq!(stands(13), (true, false), "from the beginning");
