@@ -18,6 +18,8 @@ use std::time::Duration;
 const LONGEST_START: Duration = Duration::from_secs(20 * 60);
 /// The same for a stop, in which everything has its own patience.
 const LONGEST_STOP: Duration = Duration::from_secs(60);
+/// How often a run that works says so.
+const SIGN_EVERY: Duration = Duration::from_secs(1);
 
 pub(super) struct Guards {
     pub(super) service: Arc<Service>,
@@ -58,16 +60,22 @@ impl Guards {
         Ok(())
     }
 
-    /// The sign of life of a run that works, as long as there is proof of it.
+    /// The sign of life of a run that works, as long as there is proof of it: to be called more often than it is
+    /// heard, which is every second, or four times within the service manager's watchdog.
     pub(super) fn sign(&self, proof: &Arc<Proof>) -> Box<dyn FnMut() + Send> {
         let (service, device, proof) = (self.service.clone(), self.device.clone(), proof.clone());
+        let every = service.watchdog().map_or(SIGN_EVERY, |watchdog| (watchdog / 4).min(SIGN_EVERY));
+        let mut next = clock::now();
         Box::new(move || {
-            if proof.stands(clock::now()) {
-                service.alive();
-                if let Some(device) = &device {
-                    // Should it be gone, the reset says so.
-                    let _ = device.keep_alive();
-                }
+            let now = clock::now();
+            if now < next || !proof.stands(now) {
+                return;
+            }
+            next = now + every;
+            service.alive();
+            if let Some(device) = &device {
+                // Should it be gone, the reset says so.
+                let _ = device.keep_alive();
             }
         })
     }

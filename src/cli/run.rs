@@ -62,9 +62,13 @@ impl Run {
     pub(super) fn act(self) -> Result<(), Failure> {
         let mut board = Board::load(&self.board)?;
         board.warnings.iter().for_each(|warning| log::warn!("{warning}"));
-        // A watchdog that a former process has left armed runs: before anything that takes long.
+        // First: a signal from here on ends the run in order, with its watchdog disarmed.
+        let mut control = Control::new()
+            .map_err(|error| Failure::new(Exit::Internal, format!("no event loop: {error}")))?;
+        // Before anything that takes long: a former process may have left the watchdog armed.
         let mut guards = Guards::mount(&board)?;
-        let ended = self.prepare(&mut board).and_then(|summary| self.run(board, summary, &mut guards));
+        let ended =
+            self.prepare(&mut board).and_then(|summary| self.run(board, summary, &mut control, &mut guards));
         guards.release(&ended);
         ended
     }
@@ -76,14 +80,7 @@ impl Run {
         self.check_files(board)?;
         let summary = self.summary.as_deref().map(create).transpose()?;
         self.add_results(board)?;
-        let refused = realtime::probe(&board.realtime).map_err(|why| Failure::new(Exit::Config, why))?;
-        match refused {
-            Some(refused) if board.realtime.fifo == Asked::Required => {
-                return Err(Failure::new(Exit::Refused, refused));
-            }
-            Some(refused) => log::warn!("{refused}"),
-            None => {}
-        }
+        ask_realtime(board)?;
         Ok(summary)
     }
 
@@ -91,17 +88,16 @@ impl Run {
         &self,
         board: Board,
         summary: Option<(std::fs::File, PathBuf)>,
+        control: &mut Control,
         guards: &mut Guards,
     ) -> Result<(), Failure> {
-        let mut control = Control::new()
-            .map_err(|error| Failure::new(Exit::Internal, format!("no event loop: {error}")))?;
         let board = Arc::new(board);
         let copies = Arc::new(Copies::default());
         let waker = Waker::new();
         let mut backend = open_backend(&board, &waker)?;
         let accelerator = backend.capabilities().name.clone();
         let pool = open_pool(&board, backend.capabilities().in_flight)?;
-        let schedule = match admit(&board, &pool, backend.as_mut(), &mut control) {
+        let schedule = match admit(&board, &pool, backend.as_mut(), control) {
             Err(_) if control.asked_to_stop().is_some() => {
                 log::info!("asked to stop before the run began: there is nothing to sum up");
                 return Ok(());
@@ -218,6 +214,18 @@ fn supervised(board: &Arc<Board>, alive: Box<dyn FnMut() + Send>) -> Supervised 
         source: Arc::new(move |stream| capture::open(&cameras.streams[stream.index()])),
         backend: Arc::new(move |waker| open_backend(&accelerator, waker).map_err(|failure| failure.message)),
         alive,
+    }
+}
+
+/// Asks whether the system allows the real-time scheduling that the board asks for; says once what it refuses.
+pub(super) fn ask_realtime(board: &Board) -> Result<(), Failure> {
+    let refused = realtime::probe(&board.realtime).map_err(|why| Failure::new(Exit::Config, why))?;
+    match refused.fifo {
+        Some(refused) if board.realtime.fifo == Asked::Required => Err(Failure::new(Exit::Refused, refused)),
+        fifo => {
+            fifo.iter().chain(&refused.timer_slack).for_each(|refused| log::warn!("{refused}"));
+            Ok(())
+        }
     }
 }
 
