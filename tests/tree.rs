@@ -45,7 +45,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("schemars", &["image.rs", "stream.rs", "config", "model", "board", "publish", "sim"]),
     ("toml", &["config"]),
     ("toml_parser", &["config"]),
-    ("sha2", &["config", "model", "sim"]),
+    ("sha2", &["config", "model", "runtime/last", "sim"]),
     ("strsim", &["config"]),
 ];
 
