@@ -82,12 +82,12 @@ fn run(board: &Board, events: &[Event], time: Duration, guaranteed: bool) -> Ran
                 changes.push((event.at, event.stream.index(), event.state, event.cause.to_string()));
             }
             Message::Certificate(c) => certificates.push((c.at, c.holds, c.cause.to_string())),
-            Message::Set(_) => {}
+            Message::Set(_) | Message::Intervention(_) => {}
         }
         Ok::<(), ()>(())
     });
     let simulation = simulation.expect("nothing fails here");
-    let summary = simulation.to_json(&ocelli::runtime::Host { versions: Vec::new() });
+    let summary = simulation.to_json(&ocelli::runtime::Host::default());
     Ran { ends, changes, certificates, digest: simulation.digest, summary }
 }
 

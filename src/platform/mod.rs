@@ -3,9 +3,13 @@
 //! Stands below the stages because all of them wait and remember. Architecture invariant: no policy here.
 
 pub mod clock;
+pub mod exit;
 pub mod realtime;
 pub mod memory;
+pub mod reset;
 pub mod service;
+pub mod systemd;
+pub mod vigil;
 pub mod watchdog_device;
 mod wake;
 

@@ -6,6 +6,7 @@ use crate::job::DropReason;
 use crate::pipeline::{CertificateTotals, Pipeline, StreamTotals};
 use crate::publish::SinkReport;
 use crate::publish::pictures::PicturesReport;
+use crate::runtime::Interventions;
 use crate::stats::{Copies, CopyStage, Histogram, Ledger};
 use crate::stream::StreamState;
 use crate::watchdog::Rung;
@@ -18,11 +19,13 @@ const OUT_OF_ORDER: &str = "(order)";
 /// Schema version of the summary.
 const VERSION: u32 = 1;
 
-/// Versions of what a run stood on.
-#[derive(Clone, Debug)]
+/// What a run stood on, and what was before it.
+#[derive(Clone, Debug, Default)]
 pub struct Host {
     /// Name and version of each part.
     pub versions: Vec<(String, String)>,
+    /// What is known of the run and the machine before; null where nobody asked.
+    pub before: Value,
 }
 
 /// A run that has ended.
@@ -40,8 +43,9 @@ pub struct Finished {
     duration: Duration,
     /// Nanoseconds since 1970 at its end; a simulation has none.
     pub(super) ended_wall: Option<u64>,
-    /// Cameras whose thread did not come back; their last frames may be missing here.
+    /// Cameras whose thread did not come back; their last frames may be missing here. And what else did not.
     pub stuck: Vec<String>,
+    pub(super) interventions: Interventions,
 }
 
 impl Finished {
@@ -66,6 +70,7 @@ impl Finished {
             duration,
             ended_wall: None,
             stuck: Vec::new(),
+            interventions: Interventions::default(),
         }
     }
 
@@ -109,6 +114,12 @@ impl Finished {
     #[must_use]
     pub fn certificate(&self) -> CertificateTotals {
         self.certificate
+    }
+
+    /// What the supervisor did.
+    #[must_use]
+    pub fn interventions(&self) -> Interventions {
+        self.interventions
     }
 
     /// Latencies of all streams.
@@ -192,7 +203,18 @@ impl Finished {
                 "failed": pictures.failed,
                 "error": pictures.error,
             })),
+            "supervision": {
+                "captures_given_up": self.interventions.captures_given_up,
+                "captures_replaced": self.interventions.captures_replaced,
+                "captures_quarantined": self.interventions.captures_quarantined,
+                "accelerators_given_up": self.interventions.accelerators_given_up,
+                "accelerators_replaced": self.interventions.accelerators_replaced,
+                "threads_stuck": self.interventions.threads_stuck,
+                "outputs_stuck": self.interventions.outputs_stuck,
+                "pauses": self.interventions.pauses,
+            },
             "stuck": self.stuck,
+            "before": host.before,
             "versions": versions,
         })
     }
