@@ -5,6 +5,8 @@
 mod agent;
 #[path = "rig/archive.rs"]
 mod archive;
+#[path = "rig/board.rs"]
+mod board;
 #[path = "rig/expect.rs"]
 mod expect;
 #[path = "rig/report.rs"]
@@ -302,4 +304,65 @@ fn verdicts_are_told_to_people_and_machines() {
     std::io::Write::write_all(&mut lint.stdin.take().unwrap(), junit.as_bytes()).unwrap();
     let output = lint.wait_with_output().unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stdout), "1\n", "{junit}");
+}
+
+/// A stand-in for ssh and for what is on a board: one camera, and a program that answers as ocelli does.
+const SSH: &str = r#"#!/bin/sh
+here=$(dirname "$0")
+shift 5
+PATH=$here/bin:$PATH sh -c "$(printf %s "$*" | sed "s#/dev/v4l/by-path#$here/cameras#g")"
+"#;
+
+const OCELLI: &str = r#"#!/usr/bin/env python3
+import json, signal, sys, time
+if sys.argv[1] != "run":
+    sys.exit(0)
+board = open(sys.argv[2]).read()
+if "/dev/v4l/by-path/usb-1-video-index0" not in board or "YUY2" not in board:
+    sys.exit(78)
+stop = []
+signal.signal(signal.SIGTERM, lambda *_: stop.append(1))
+results, frame = open(sys.argv[4], "w"), 0
+now = time.monotonic_ns
+print(json.dumps({"v": 1, "type": "header", "clock": {"monotonic_ns": now(), "wall_ns": now()}}, separators=(",", ":")), file=results, flush=True)
+while not stop:
+    line = {"v": 1, "type": "frame", "stream": "a0", "sequence": frame, "captured_ns": now(), "finished_ns": now(), "latency_us": 1, "outcome": "met", "reason": None}
+    print(json.dumps(line, separators=(",", ":")), file=results, flush=True)
+    frame += 1
+    time.sleep(0.02)
+stream = {"id": "a0", "captured": frame, "met": frame, "late": 0, "dropped": {}, "in_flight": 0}
+json.dump({"copied_bytes": {"capture": 0}, "results_lost": {}, "streams": [stream]}, open(sys.argv[6], "w"))
+"#;
+
+#[test]
+fn a_board_runs_what_applies() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    for name in ["bin", "cameras", "runs"] {
+        fs::create_dir(at(name)).unwrap();
+    }
+    for (name, text) in [("ssh", SSH), ("bin/ocelli", OCELLI)] {
+        fs::write(at(name), text).unwrap();
+        fs::set_permissions(at(name), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    }
+    for name in ["usb-1-video-index0", "usb-1-video-index1"] {
+        fs::write(at("cameras").join(name), "").unwrap();
+    }
+    let stream = "format = \"YUY2\"".parse().unwrap();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let board = board::Board::look(at("ssh").to_str().unwrap(), "me@board", None, stream, root).unwrap();
+    let run = |text: &str| {
+        let scenario = Scenario::parse(&text.replace("cameras = 2", "cameras = 1")).unwrap();
+        let ran = board.run(&scenario, &at("runs"));
+        ran.map(|applies| applies.map(|()| expect::judge(&scenario, &Seen::read(&at("runs")).unwrap()).wrong))
+    };
+    let head = "title = \"t\"\nseconds = 2\nmachine = { buses = [{ cameras = 2 }] }\n";
+    assert_eq!(run(head), Ok(Ok(vec![])));
+    let killed = "service = { restart = true }\n[[steps]]\nat = 1\nname = \"x\"\nact.signal = \"KILL\"\n\
+                  [expect]\nends = [\"SIGKILL\", \"0\"]\nsettle_s = 0\n[[expect.back]]\nafter = \"x\"\nstream = \"a0\"\nwithin_s = [0, 1]";
+    assert_eq!(run(&format!("{head}{killed}")), Ok(Ok(vec![])));
+    assert_eq!(run(SCENARIO), Ok(Err("needs somebody to pull the plug".to_owned())));
+    let two = Scenario::parse(head).unwrap();
+    assert_eq!(board.run(&two, &at("runs")), Ok(Err("needs 2 cameras; me@board has 1".to_owned())));
+    board.leave();
 }

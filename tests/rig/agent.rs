@@ -9,7 +9,7 @@ use nix::sys::ptrace;
 use nix::sys::reboot::{RebootMode, reboot};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::time::TimeSpec;
-use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::time::{ClockId, clock_gettime, clock_settime};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
@@ -56,6 +56,8 @@ pub enum Told {
     Sample { at_ns: u64, rss_kb: u64, files: u64, threads: u64 },
     /// So many frames of a camera were the known picture.
     Known { at_ns: u64, stream: String, frames: u64, copied: u64 },
+    /// It was told to stop.
+    Stop { at_ns: u64 },
     /// It ended.
     End { at_ns: u64, start: usize, how: String },
     /// Something without which the scenario means nothing.
@@ -109,6 +111,9 @@ impl<'a> Agent<'a> {
         if let Ok(mut line) = serde_json::to_vec(told) {
             line.push(b'\n');
             let _ = self.told.write_all(&line);
+            if self.plan.machine.disk {
+                let _ = self.told.sync_data(); // It has to outlast a reset.
+            }
         }
     }
 
@@ -169,6 +174,7 @@ impl<'a> Agent<'a> {
         let end_ns = loop {
             std::thread::sleep(LOOK);
             let at_ns = now();
+            self.let_die();
             if let Some(running) = &mut start {
                 self.listen(running);
                 if !running.running && self.has_results(running.number) {
@@ -320,10 +326,7 @@ impl<'a> Agent<'a> {
     }
 
     fn ended(&mut self, start: usize, how: ExitStatus) {
-        // Threads that were held go with their process only when whoever held them has taken note.
-        for (_, thread) in std::mem::take(&mut self.stopped) {
-            let _ = waitpid(thread, Some(WaitPidFlag::__WALL | WaitPidFlag::WNOHANG));
-        }
+        self.stopped.clear();
         let how = match (how.code(), how.signal().and_then(|signal| Signal::try_from(signal).ok())) {
             (Some(code), _) => code.to_string(),
             (None, Some(signal)) => signal.as_str().to_owned(),
@@ -332,7 +335,17 @@ impl<'a> Agent<'a> {
         self.tell(&Told::End { at_ns: now(), start, how });
     }
 
+    /// A thread that is held and was killed is gone, and its process can be, only when who holds it has taken note.
+    fn let_die(&mut self) {
+        let dead = |thread: Pid| {
+            let seen = waitpid(thread, Some(WaitPidFlag::__WALL | WaitPidFlag::WNOHANG));
+            matches!(seen, Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)))
+        };
+        self.stopped.retain(|_, thread| !dead(*thread));
+    }
+
     fn stop(&mut self, mut start: Start, end_ns: u64) -> Result<(), String> {
+        self.tell(&Told::Stop { at_ns: end_ns });
         kill(pid(&start.child), Signal::SIGTERM).map_err(|error| format!("SIGTERM: {error}"))?;
         let mut killed = false;
         loop {
@@ -344,12 +357,7 @@ impl<'a> Agent<'a> {
                 killed = true;
                 kill(pid(&start.child), Signal::SIGKILL).map_err(|error| format!("SIGKILL: {error}"))?;
             }
-            // A thread that is held must let go, or its process can't end.
-            if killed {
-                self.stopped.values().for_each(|thread| {
-                    let _ = waitpid(*thread, Some(WaitPidFlag::__WALL | WaitPidFlag::WNOHANG));
-                });
-            }
+            self.let_die();
             std::thread::sleep(LOOK);
         }
     }

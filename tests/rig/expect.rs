@@ -39,6 +39,7 @@ pub fn judge(scenario: &Scenario, seen: &Seen) -> Shown {
         return shown;
     };
     let settled = began + (scenario.expect.settle_s * 1e9) as u64;
+    let span = settled..seen.stopped();
     // In real time, how much is lost is the host's affair, too.
     let exact = scenario.suite != Suite::Two;
     let (mut others, mut missed) = (0, 0);
@@ -46,7 +47,8 @@ pub fn judge(scenario: &Scenario, seen: &Seen) -> Shown {
     for stream in scenario.ids() {
         let frames = seen.frames.get(&stream).unwrap_or(&none);
         in_order(&stream, frames, wrong);
-        let judged: Vec<_> = frames.iter().filter(|frame| frame.captured_ns >= settled).cloned().collect();
+        let judged: Vec<_> =
+            frames.iter().filter(|frame| span.contains(&frame.captured_ns)).cloned().collect();
         if let Some(expect) = scenario.expect.streams.get(&stream) {
             of_stream(&stream, expect, &judged, exact, wrong);
         } else {
@@ -104,6 +106,7 @@ fn told(scenario: &Scenario, seen: &Seen, wrong: &mut Vec<String>) {
             | Told::Running { .. }
             | Told::Ready { .. }
             | Told::Sample { .. }
+            | Told::Stop { .. }
             | Told::Known { .. } => {}
         }
     }

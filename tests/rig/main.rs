@@ -4,6 +4,7 @@
 
 mod agent;
 mod archive;
+mod board;
 mod expect;
 mod guest;
 mod known;
@@ -29,9 +30,9 @@ use std::time::{Duration, Instant};
 #[derive(Debug, Parser)]
 #[command(name = "scripts/rig")]
 struct Arguments {
-    /// What scripts/rig says; without it nothing is run.
-    #[arg(long, hide = true)]
-    run: bool,
+    /// What scripts/rig says first.
+    #[arg(long = "run", hide = true)]
+    _run: bool,
     /// Say what scenarios there are, and run none.
     #[arg(long)]
     list: bool,
@@ -47,6 +48,12 @@ struct Arguments {
     /// Machines at a time. Without it: one a processor for virtual time, one for real time.
     #[arg(long, value_name = "N")]
     jobs: Option<usize>,
+    /// Run what applies on a real board, over ssh, with its own cameras and ocelli (or --ocelli), and say what does not.
+    #[arg(long, value_name = "USER@BOARD")]
+    host: Option<String>,
+    /// What the board's cameras are, in keys of [[streams]]: 'format = "YUY2", size = [1280, 720], fps = 30'.
+    #[arg(long, value_name = "TOML", requires = "host", default_value = "")]
+    stream: String,
     /// Judge what the last runs left, and run nothing.
     #[arg(long)]
     judge: bool,
@@ -59,9 +66,6 @@ struct Arguments {
     /// The kernel's folder.
     #[arg(long, hide = true, value_name = "FOLDER", default_value = "assets/rig/kernel")]
     kernel: PathBuf,
-    /// What a test runner asks of every test; there are none here.
-    #[arg(long, hide = true)]
-    format: Option<String>,
 }
 
 /// What `--suite` takes.
@@ -82,18 +86,20 @@ fn main() -> ExitCode {
         guest::main();
         return ExitCode::SUCCESS;
     }
-    if std::env::args().nth(1).as_deref() == Some("inside") {
-        guest::inside();
-        return ExitCode::SUCCESS;
+    match std::env::args().nth(1).as_deref() {
+        Some("--run") => {}
+        Some("inside") => {
+            guest::inside();
+            return ExitCode::SUCCESS;
+        }
+        // A test runner that asks for tests: machines take minutes and all processors.
+        Some("--list") => return ExitCode::SUCCESS,
+        _ => {
+            say("the rig is run by scripts/rig, not here\n");
+            return ExitCode::SUCCESS;
+        }
     }
     let arguments = Arguments::parse();
-    if !arguments.run {
-        // A test runner that runs everything: machines take minutes and both processors.
-        if !arguments.list {
-            say("the rig is run by scripts/rig, not here\n");
-        }
-        return ExitCode::SUCCESS;
-    }
     match act(&arguments) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
@@ -133,16 +139,52 @@ fn act(arguments: &Arguments) -> Result<bool, String> {
         ocelli: arguments.ocelli.clone().unwrap_or_else(|| env!("CARGO_BIN_EXE_ocelli").into()),
         root: root.to_owned(),
     };
+    if let Some(host) = &arguments.host {
+        let lines = on_board(arguments, host, &scenarios, root)?;
+        return finish(arguments, &lines, began);
+    }
     let lines = match &arguments.skip {
         Some(why) => scenarios.iter().map(|(name, scenario)| skipped(name, scenario, why)).collect(),
-        None if arguments.judge => scenarios.iter().map(|(name, scenario)| again(name, scenario)).collect(),
+        None if arguments.judge => scenarios.iter().map(judged).collect(),
         None => all(&parts, scenarios, arguments.jobs),
     };
-    say(&format!("{}{:.0} s in all\n", report::table(&lines), began.elapsed().as_secs_f64()));
+    finish(arguments, &lines, began)
+}
+
+/// Says how it went; whether nothing failed.
+fn finish(arguments: &Arguments, lines: &[Line], began: Instant) -> Result<bool, String> {
+    say(&format!("{}{:.0} s in all\n", report::table(lines), began.elapsed().as_secs_f64()));
     if let Some(junit) = &arguments.junit {
-        fs::write(junit, report::junit(&lines)).map_err(|error| format!("{}: {error}", junit.display()))?;
+        fs::write(junit, report::junit(lines)).map_err(|error| format!("{}: {error}", junit.display()))?;
     }
     Ok(!lines.iter().any(Line::failed))
+}
+
+/// One after the other: the board has its cameras once.
+fn on_board(
+    arguments: &Arguments,
+    host: &str,
+    scenarios: &[(String, Scenario)],
+    root: &Path,
+) -> Result<Vec<Line>, String> {
+    let stream: toml::Table = format!("stream = {{ {} }}", arguments.stream)
+        .parse()
+        .map_err(|error| format!("--stream: {error}"))?;
+    let stream = stream["stream"].as_table().cloned().unwrap_or_default();
+    let board = board::Board::look("ssh", host, arguments.ocelli.as_deref(), stream, root)?;
+    let run = |(name, scenario): &(String, Scenario)| {
+        let began = Instant::now();
+        let folder = folder(&format!("board/{name}"));
+        let verdict = match board.run(scenario, &folder) {
+            Ok(Ok(())) => again(scenario, &folder),
+            Ok(Err(why)) => Verdict::Skipped(why),
+            Err(why) => Verdict::Broken(why),
+        };
+        Line { name: name.clone(), title: scenario.title.clone(), verdict, wall: began.elapsed() }
+    };
+    let lines = scenarios.iter().map(run).collect();
+    board.leave();
+    Ok(lines)
 }
 
 fn skipped(name: &str, scenario: &Scenario, why: &str) -> Line {
@@ -230,13 +272,17 @@ fn one(parts: &Parts, name: &str, scenario: &Scenario) -> Line {
     Line { name: name.to_owned(), title: scenario.title.clone(), verdict, wall: began.elapsed() }
 }
 
-/// The verdict on what the last run left.
-fn again(name: &str, scenario: &Scenario) -> Line {
-    let verdict = match Seen::read(&folder(name)) {
+fn judged((name, scenario): &(String, Scenario)) -> Line {
+    let verdict = again(scenario, &folder(name));
+    Line { name: name.clone(), title: scenario.title.clone(), verdict, wall: Duration::ZERO }
+}
+
+/// The verdict on what a run left.
+fn again(scenario: &Scenario, folder: &Path) -> Verdict {
+    match Seen::read(folder) {
         Ok(seen) => Verdict::Judged(expect::judge(scenario, &seen)),
         Err(why) => Verdict::Broken(why),
-    };
-    Line { name: name.to_owned(), title: scenario.title.clone(), verdict, wall: Duration::ZERO }
+    }
 }
 
 /// Where the files of a scenario's machine go.

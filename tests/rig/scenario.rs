@@ -306,7 +306,8 @@ pub struct Expect {
     pub ends: Vec<String>,
     /// Bytes that capture copied.
     pub copied_bytes: Span,
-    /// Frames captured in the first so many seconds are not judged, but for their order and their sums.
+    /// Frames captured in the first so many seconds, and after the order to stop, are not judged but for their
+    /// order and their sums.
     pub settle_s: f64,
     /// Streams to which something happens. All others must have every frame met, in virtual time; in real time, some.
     pub streams: BTreeMap<String, StreamExpect>,

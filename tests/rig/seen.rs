@@ -154,6 +154,15 @@ impl Seen {
         })
     }
 
+    /// When it was told to stop; never where it ended by itself. Not of a machine that was reset: its clock is another.
+    pub fn stopped(&self) -> u64 {
+        let stop = self
+            .told
+            .iter()
+            .find_map(|told| if let Told::Stop { at_ns } = told { Some(*at_ns) } else { None });
+        stop.filter(|_| self.resets == 0).unwrap_or(u64::MAX)
+    }
+
     /// When the step of this name was begun, the first time; without a name, when the run began.
     pub fn step(&self, wanted: &str) -> Option<u64> {
         if wanted.is_empty() {

@@ -116,6 +116,7 @@ pub fn run(agent: &mut Agent, resets: u32) -> Result<(), String> {
             break;
         }
     }
+    agent.tell(&Told::Stop { at_ns: now() });
     agent::run(Command::new("systemctl").args(["stop", UNIT]))?;
     agent.tell(&Told::End { at_ns: now(), start: starts, how: "stopped".to_owned() });
     keep(agent, resets);
