@@ -168,7 +168,7 @@ fn scripts_can_be_run() {
         .iter()
         .filter(|file| file.rsplit_once('/').is_some_and(|(at, _)| at == "scripts" || at == ".ci"))
         .collect();
-    for name in ["scripts/setup", "scripts/run", "scripts/test", ".ci/run"] {
+    for name in ["scripts/setup", "scripts/run", "scripts/rig", "scripts/test", ".ci/run"] {
         assert!(scripts.iter().any(|script| *script == name), "{name} is missing");
     }
     none(&scripts.iter().filter_map(|script| entries::script(root(), script)).collect::<Vec<_>>());

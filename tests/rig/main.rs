@@ -60,6 +60,9 @@ struct Arguments {
     /// The program under test. Without it: the one of this tree, in the profile of tests.
     #[arg(long, value_name = "FILE")]
     ocelli: Option<PathBuf>,
+    /// Start no machine later than this; what was not started is skipped, and said.
+    #[arg(long, value_name = "N")]
+    minutes: Option<u64>,
     /// Why no machine can be made here.
     #[arg(long, hide = true, value_name = "REASON")]
     skip: Option<String>,
@@ -146,7 +149,7 @@ fn act(arguments: &Arguments) -> Result<bool, String> {
     let lines = match &arguments.skip {
         Some(why) => scenarios.iter().map(|(name, scenario)| skipped(name, scenario, why)).collect(),
         None if arguments.judge => scenarios.iter().map(judged).collect(),
-        None => all(&parts, scenarios, arguments.jobs),
+        None => all(&parts, scenarios, arguments.jobs, arguments.minutes),
     };
     finish(arguments, &lines, began)
 }
@@ -226,16 +229,27 @@ fn matches(glob: &str, name: &str) -> bool {
 }
 
 /// Runs all, several at a time where time is virtual, and the rest one after the other.
-fn all(parts: &Parts, scenarios: Vec<(String, Scenario)>, jobs: Option<usize>) -> Vec<Line> {
+fn all(
+    parts: &Parts,
+    scenarios: Vec<(String, Scenario)>,
+    jobs: Option<usize>,
+    minutes: Option<u64>,
+) -> Vec<Line> {
+    let until = minutes.map(|minutes| Instant::now() + Duration::from_secs(60 * minutes));
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let (virtual_time, real_time): (Vec<_>, Vec<_>) =
         scenarios.into_iter().partition(|(_, scenario)| scenario.suite != Suite::Two);
-    let mut lines = several(parts, virtual_time, jobs.unwrap_or(cores));
-    lines.extend(several(parts, real_time, jobs.unwrap_or(1)));
+    let mut lines = several(parts, virtual_time, jobs.unwrap_or(cores), until);
+    lines.extend(several(parts, real_time, jobs.unwrap_or(1), until));
     lines
 }
 
-fn several(parts: &Parts, scenarios: Vec<(String, Scenario)>, jobs: usize) -> Vec<Line> {
+fn several(
+    parts: &Parts,
+    scenarios: Vec<(String, Scenario)>,
+    jobs: usize,
+    until: Option<Instant>,
+) -> Vec<Line> {
     let mut numbered: Vec<_> = scenarios.into_iter().enumerate().collect();
     // The longest first, so that none is left to run alone at the end.
     numbered.sort_by(|(_, (_, one)), (_, (_, other))| other.seconds.total_cmp(&one.seconds));
@@ -247,7 +261,10 @@ fn several(parts: &Parts, scenarios: Vec<(String, Scenario)>, jobs: usize) -> Ve
                 loop {
                     let next = left.lock().map_or(None, |mut left| left.next());
                     let Some((number, (name, scenario))) = next else { return };
-                    let line = one(parts, &name, &scenario);
+                    let line = match until.is_some_and(|until| Instant::now() > until) {
+                        true => skipped(&name, &scenario, "no time was left to start it"),
+                        false => one(parts, &name, &scenario),
+                    };
                     let _ = writeln!(
                         std::io::stderr(),
                         "rig: {:7} {name} ({:.1} s)",
