@@ -183,6 +183,10 @@ impl Sick {
 }
 
 impl Source for Sick {
+    fn resume(&mut self, next: u64) {
+        self.inner.resume(next);
+    }
+
     fn open(&mut self, resources: &Resources) -> Result<Opened, SourceError> {
         self.inner.open(resources)
     }

@@ -61,6 +61,7 @@ fn board(streams: usize) -> Board {
         jitter: Duration::ZERO,
         seed: 0,
         fail_every: 0,
+        hang_at: None,
     };
     board
 }
@@ -99,6 +100,10 @@ impl Bare {
 }
 
 impl Source for Bare {
+    fn resume(&mut self, next: u64) {
+        self.next = next;
+    }
+
     fn open(&mut self, resources: &Resources) -> Result<Opened, SourceError> {
         let layout = ImageLayout::packed(ocelli::image::PixelFormat::Nv12, 64, 48);
         self.resources = Some((resources.clone(), layout));

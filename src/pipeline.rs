@@ -10,7 +10,7 @@
 use crate::align::Aligner;
 use crate::board::Board;
 use crate::cause::MissCause;
-use crate::job::{Batch, DropReason, Job, Lost, Outcome};
+use crate::job::{Batch, BatchFault, BatchJob, DropReason, Job, Lost, Outcome};
 use crate::record::{Certificate, Event, SetRecord};
 use crate::sched::{Excess, Schedule, Scheduler};
 use crate::stats::{Histogram, Ledger};
@@ -125,7 +125,7 @@ pub struct Pipeline<P> {
     free: Instant,
     max_in_flight: usize,
     batches: BatchTotals,
-    last_fault: Option<crate::job::BatchFault>,
+    last_fault: Option<BatchFault>,
 }
 
 impl<P> Pipeline<P> {
@@ -290,6 +290,41 @@ impl<P> Pipeline<P> {
         self.done.push_back(batch);
     }
 
+    /// The accelerator is gone, with every batch that was at it: `why`. Their jobs end here, and nothing may be
+    /// reported for them afterwards; out of `boxes` come as many as are lost.
+    pub fn accelerator_lost(&mut self, now: Instant, why: BatchFault, boxes: &mut Vec<Box<Batch<P>>>) {
+        for index in 0..self.tracks.len() {
+            let stream = StreamId(index as u16);
+            // Frames that are open wait, are at the accelerator, or have come back from it.
+            let mut look = 0;
+            while let Some(&(sequence, captured)) = self.tracks[index].open.get(look) {
+                let is_here =
+                    |member: &BatchJob<P>| (member.job.stream, member.job.sequence) == (stream, sequence);
+                let back = self.done.iter().any(|batch| batch.jobs.iter().any(is_here));
+                if back || self.scheduler.holds(stream, sequence) {
+                    look += 1;
+                    continue;
+                }
+                self.tracks[index].open.remove(look);
+                let reason = DropReason::BackendFailed;
+                self.drop_run(stream, Lost { sequence, count: 1, captured, reason });
+            }
+        }
+        self.batches.faults += self.in_flight as u64;
+        for _ in 0..std::mem::take(&mut self.in_flight) {
+            self.idle.extend(boxes.pop());
+        }
+        self.free = now;
+        self.last_fault = Some(why);
+        self.scheduler.accelerator_lost(now);
+        self.watchdog.faulted();
+    }
+
+    /// A thread that everything goes through does not come back: nothing is guaranteed.
+    pub fn stuck(&mut self, thread: &'static str) {
+        self.watchdog.stuck(thread);
+    }
+
     /// A job's record was handed to the outputs at `finish`, or its outputs could not be decoded. `cause` is
     /// the record's, of a late one.
     pub fn settled(&mut self, job: &Job, finish: Instant, decoded: bool, cause: Option<MissCause>) {
@@ -420,7 +455,7 @@ impl<P> Pipeline<P> {
 
     /// The most recent fault of the backend.
     #[must_use]
-    pub fn last_fault(&self) -> Option<&crate::job::BatchFault> {
+    pub fn last_fault(&self) -> Option<&BatchFault> {
         self.last_fault.as_ref()
     }
 

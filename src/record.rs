@@ -145,6 +145,89 @@ pub struct Certificate {
     pub cause: heapless::String<160>,
 }
 
+/// What an intervention of the supervisor is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// One camera's thread.
+    Capture,
+    /// The accelerator.
+    Accelerator,
+    /// One output's thread.
+    Output,
+    /// A thread that everything goes through.
+    Thread,
+    /// The whole process.
+    Process,
+}
+
+impl Scope {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Capture, Self::Accelerator, Self::Output, Self::Thread, Self::Process];
+
+    /// The word used in records and logs.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Capture => "capture",
+            Self::Accelerator => "accelerator",
+            Self::Output => "output",
+            Self::Thread => "thread",
+            Self::Process => "process",
+        }
+    }
+}
+
+/// What the supervisor saw or did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// It does not come back in its time: it is not waited for any longer, and what it holds is quarantined.
+    GivenUp,
+    /// Another is in its place.
+    Replaced,
+    /// There is none to put in its place; tried again later.
+    NotReplaced,
+    /// It does not move, and nothing but a restart could help.
+    Stuck,
+    /// It moves again.
+    Recovered,
+    /// It stood still as a whole, as by SIGSTOP or a virtual machine's pause; nobody is blamed for that time.
+    Paused,
+}
+
+impl Action {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::GivenUp, Self::Replaced, Self::NotReplaced, Self::Stuck, Self::Recovered, Self::Paused];
+
+    /// The word used in records.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::GivenUp => "given_up",
+            Self::Replaced => "replaced",
+            Self::NotReplaced => "not_replaced",
+            Self::Stuck => "stuck",
+            Self::Recovered => "recovered",
+            Self::Paused => "paused",
+        }
+    }
+}
+
+/// The supervisor saw that something does not work, or healed it.
+#[derive(Clone, Debug)]
+pub struct Intervention {
+    /// When.
+    pub at: Instant,
+    /// What it is about.
+    pub scope: Scope,
+    /// Which one: the name of the stream, backend, output or thread.
+    pub subject: heapless::String<64>,
+    /// What was seen or done.
+    pub action: Action,
+    /// Why, in words.
+    pub cause: heapless::String<160>,
+}
+
 /// Anything that an output can be handed.
 #[derive(Clone, Debug)]
 #[expect(
@@ -160,4 +243,6 @@ pub enum Message {
     Event(Event),
     /// The guarantee was given or withdrawn.
     Certificate(Certificate),
+    /// The supervisor saw or did something.
+    Intervention(Intervention),
 }

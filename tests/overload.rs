@@ -82,7 +82,7 @@ fn run(board: &Board, events: &[Event], time: Duration, guaranteed: bool) -> Ran
                 changes.push((event.at, event.stream.index(), event.state, event.cause.to_string()));
             }
             Message::Certificate(c) => certificates.push((c.at, c.holds, c.cause.to_string())),
-            Message::Set(_) => {}
+            Message::Set(_) | Message::Intervention(_) => {}
         }
         Ok::<(), ()>(())
     });

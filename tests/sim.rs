@@ -70,7 +70,7 @@ fn simulate(board: &Board, events: &[Event], seed: u64, time: Duration) -> Ran {
                 latency: record.finished.since(record.captured),
             }),
             Message::Set(_) => sets += 1,
-            Message::Event(_) | Message::Certificate(_) => {}
+            Message::Event(_) | Message::Certificate(_) | Message::Intervention(_) => {}
         }
         Ok::<(), ()>(())
     });

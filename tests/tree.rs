@@ -19,6 +19,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("log", &["capture", "platform", "publish", "runtime", "telemetry", "cli", "main.rs"]),
     // The operating system.
     ("rustix", &["capture/v4l2", "platform", "pool", "publish", "runtime", "telemetry", "cli"]),
+    ("libc", &["platform/exit.rs"]),
     ("thread_priority", &["platform"]),
     // One room each.
     ("gstreamer", &["capture/gst", "capture/mod.rs", "cli"]),
@@ -59,6 +60,7 @@ const UNSAFE: &[&str] = &[
     "capture/v4l2/queue.rs",
     "infer/preprocess/simd/avx2.rs",
     "infer/preprocess/simd/neon.rs",
+    "platform/exit.rs",
     "platform/watchdog_device.rs",
     "pool/mapping.rs",
     "pool/mod.rs",

@@ -188,6 +188,8 @@ impl<E: From<Trouble>> Runs<'_, E> {
             outputs,
             pictures: None,
             copies: Arc::new(Copies::default()),
+            // What is stuck is to be seen in the figures.
+            supervised: None,
         };
         let running = Running::start(parts, || false).map_err(Trouble::Thread)?;
         let until = running.began() + SETTLING + time;

@@ -65,6 +65,10 @@ pub(super) struct Watched {
 }
 
 impl Source for Watched {
+    fn resume(&mut self, next: u64) {
+        self.source.resume(next);
+    }
+
     fn open(&mut self, resources: &Resources) -> Result<Opened, SourceError> {
         self.source.open(resources)
     }
@@ -100,6 +104,7 @@ pub(super) struct Memory {
     phase: Duration,
     jitter: Duration,
     seed: u64,
+    first: u64,
     grid: Option<Grid>,
     resources: Option<Resources>,
 }
@@ -123,6 +128,7 @@ impl Memory {
             phase,
             jitter,
             seed,
+            first: 0,
             grid: None,
             resources: None,
         }
@@ -130,6 +136,10 @@ impl Memory {
 }
 
 impl Source for Memory {
+    fn resume(&mut self, next: u64) {
+        self.first = next;
+    }
+
     fn open(&mut self, resources: &Resources) -> Result<Opened, SourceError> {
         // All slots at once, so that each is written: memory that nobody wrote to costs less to read.
         let mut slots: Vec<_> = std::iter::from_fn(|| resources.share.take()).collect();
@@ -139,7 +149,7 @@ impl Source for Memory {
             }
         }
         let (start, Self { period, phase, jitter, seed, .. }) = (resources.start, &*self);
-        self.grid = Some(Grid::new(start + *phase, *period, *jitter, *seed));
+        self.grid = Some(Grid::new(start + *phase, *period, *jitter, *seed).from(self.first));
         self.resources = Some(resources.clone());
         Ok(Opened { layout: self.layout, notes: Vec::new() })
     }

@@ -158,6 +158,7 @@ impl fmt::Display for Faults {
         let events = [
             ("freeze", self.freeze_at),
             ("stall", self.stall_at),
+            ("hang", self.hang_at),
             ("fail", self.fail_at),
             ("end", self.end_at),
         ];
@@ -175,9 +176,10 @@ impl fmt::Display for Faults {
 impl fmt::Display for BackendSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Simulated { intercept, slope, jitter, seed, fail_every } => {
+            Self::Simulated { intercept, slope, jitter, seed, fail_every, hang_at } => {
                 write!(f, "simulated: {} + {} a frame, ", Ms(*intercept), Ms(*slope))?;
-                write!(f, "jitter {}, seed {seed}, fail_every {fail_every}", Ms(*jitter))
+                write!(f, "jitter {}, seed {seed}, fail_every {fail_every}", Ms(*jitter))?;
+                hang_at.map_or(Ok(()), |batch| write!(f, ", hangs at batch {batch}"))
             }
             Self::OnnxRuntime { library, sessions, threads } => {
                 match library {

@@ -233,6 +233,8 @@ pub struct Faults {
     pub stall_at: Option<u64>,
     /// How long it stalls.
     pub stall: Duration,
+    /// Asked for this frame, the source never answers: its thread is stuck until the process ends.
+    pub hang_at: Option<u64>,
     /// Fails at this frame, once.
     pub fail_at: Option<u64>,
     /// Ends at this frame.
@@ -263,6 +265,8 @@ pub enum BackendSpec {
         seed: u64,
         /// Every n-th batch fails, 0 for none.
         fail_every: u32,
+        /// From this batch of a run on, counted from 0, none comes back.
+        hang_at: Option<u64>,
     },
     /// ONNX Runtime on the CPU.
     OnnxRuntime {

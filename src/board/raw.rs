@@ -258,6 +258,9 @@ pub(super) struct RawFaults {
     #[serde(default)]
     #[schemars(range(min = 0.0, max = 3_600_000.0))]
     pub stall_ms: f64,
+    /// Asked for this frame, the source never answers, as one whose driver is stuck: its thread hangs until the
+    /// process ends. What the supervisor puts in its place goes on. Without it: never.
+    pub hang_at: Option<u64>,
     /// The source fails at this frame, once. Without it: never.
     pub fail_at: Option<u64>,
     /// The source ends at this frame. Without it: never.
@@ -288,6 +291,10 @@ pub(super) enum RawAccelerator {
         /// Every n-th batch fails; 0 for none.
         #[serde(default)]
         fail_every: u32,
+        /// This batch of a run (counted from 0) and those after it never come back, as of an accelerator that hangs.
+        /// What the supervisor puts in its place works. Not in simulations, whose scenarios have hangs of their own.
+        /// Without it: never.
+        hang_at: Option<u64>,
     },
     /// ONNX Runtime on the CPU.
     OnnxRuntime {

@@ -373,6 +373,7 @@ impl Resolve<'_> {
             corrupt: raw.corrupt,
             stall_at: raw.stall_at,
             stall: millis(raw.stall_ms),
+            hang_at: raw.hang_at,
             fail_at: raw.fail_at,
             end_at: raw.end_at,
         }
@@ -446,14 +447,22 @@ impl Resolve<'_> {
     fn accelerator(&mut self, raw: RawAccelerator, streams: &[Stream]) -> Accelerator {
         let at = KeyPath::default().key("accelerator");
         let (max_batch, backend) = match raw {
-            RawAccelerator::Simulated { max_batch, intercept_ms, slope_ms, jitter_ms, seed, fail_every } => {
+            RawAccelerator::Simulated {
+                max_batch,
+                intercept_ms,
+                slope_ms,
+                jitter_ms,
+                seed,
+                fail_every,
+                hang_at,
+            } => {
                 let (intercept, slope) = (millis(intercept_ms), millis(slope_ms));
                 if let Some(stream) = streams.iter().find(|stream| stream.latency_bound < intercept + slope) {
                     let message = format!("a batch of one takes longer than {}'s latency bound", stream.id);
                     self.warn(&at.key("intercept_ms"), &message);
                 }
                 let jitter = millis(jitter_ms);
-                (max_batch, BackendSpec::Simulated { intercept, slope, jitter, seed, fail_every })
+                (max_batch, BackendSpec::Simulated { intercept, slope, jitter, seed, fail_every, hang_at })
             }
             RawAccelerator::OnnxRuntime { max_batch, library, sessions, threads } => {
                 if let Some(library) = &library {

@@ -9,7 +9,10 @@ use crate::platform::clock;
 use crate::pool::{FrameRef, Share};
 use crate::random::Random;
 use crate::time::Instant;
+use std::time::Duration;
 
+/// How long a thread that hangs for ever sleeps at a time.
+const HOUR: Duration = Duration::from_secs(3600);
 /// Slots that the wrapper may hold on top of its source's: the picture that is frozen, and garbage being
 /// made while the frame it replaces is still there.
 pub const SLOTS: usize = 2;
@@ -29,6 +32,7 @@ const GARBAGE: u64 = 0x6761_7262;
 /// | freeze | from that frame on the same picture, with new numbers and stamps; it keeps its slot |
 /// | corrupt | noise, written into a slot of its own (nothing is copied); without a free slot: `NoSlot` |
 /// | stall | the source is not asked for that time; on a grid its releases become `SourceLate` |
+/// | hang | asked for that frame it never answers, as a driver that is stuck; what replaces the source goes on |
 /// | fail | `Failed` once, before that frame; opened again, it goes on |
 /// | end | `Ended` before that frame, and ever after |
 pub struct Faulty {
@@ -41,6 +45,7 @@ pub struct Faulty {
     frozen: Option<FrameRef>,
     held: Option<(Instant, Captured)>,
     stall: Stall,
+    hung: bool,
     failed: bool,
     down: bool,
 }
@@ -65,6 +70,7 @@ impl Faulty {
             frozen: None,
             held: None,
             stall: Stall::Ahead,
+            hung: false,
             failed: false,
             down: false,
         }
@@ -132,6 +138,17 @@ impl Faulty {
 }
 
 impl Source for Faulty {
+    /// Faults that were due by then have been had.
+    fn resume(&mut self, next: u64) {
+        self.inner.resume(next);
+        self.next = next;
+        self.failed = self.reached(self.faults.fail_at);
+        self.hung = self.reached(self.faults.hang_at);
+        if self.reached(self.faults.stall_at) {
+            self.stall = Stall::Over;
+        }
+    }
+
     fn open(&mut self, resources: &Resources) -> Result<Opened, SourceError> {
         let mut opened = self.inner.open(resources)?;
         self.share = Some(resources.share.clone());
@@ -153,6 +170,7 @@ impl Source for Faulty {
                 }
                 Some(at) => Some(at),
                 None if self.ended() => return Next::Ended,
+                None if !self.hung && self.reached(self.faults.hang_at) => hang(),
                 None if !self.failed && self.reached(self.faults.fail_at) => {
                     (self.failed, self.down) = (true, true);
                     return Next::Failed(SourceError::new(
@@ -215,6 +233,13 @@ impl Source for Faulty {
     }
 }
 
+/// What a thread does that is stuck in the kernel: nothing, whoever waits for it.
+fn hang() -> ! {
+    loop {
+        clock::sleep_until(clock::now() + HOUR);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -223,13 +248,16 @@ mod tests {
     use crate::stats::Copies;
     use crate::stream::StreamId;
     use std::sync::Arc;
-    use std::time::Duration;
 
     /// Delivers a frame whenever asked, full of its number.
     #[derive(Debug)]
     struct Eager(Option<Share>, u64);
 
     impl Source for Eager {
+        fn resume(&mut self, next: u64) {
+            self.1 = next;
+        }
+
         fn open(&mut self, resources: &Resources) -> Result<Opened, SourceError> {
             self.0 = Some(resources.share.clone());
             Ok(Opened { layout: ImageLayout::packed(PixelFormat::Gray8, 16, 16), notes: Vec::new() })
@@ -319,6 +347,28 @@ mod tests {
         assert!(matches!(source.next(soon()), Next::Ended));
         assert!(matches!(source.next(soon()), Next::Ended));
         assert_eq!(source.missed(soon()), None);
+    }
+
+    #[test]
+    fn what_replaces_a_source_has_had_its_faults() {
+        let pool = Pool::new(&[ShareSpec { slots: 4, slot_bytes: 256 }], false).unwrap();
+        let faults = Faults {
+            hang_at: Some(7),
+            fail_at: Some(5),
+            stall_at: Some(6),
+            stall: HOUR,
+            ..Faults::default()
+        };
+        let mut source = Faulty::new(Box::new(Eager(None, 0)), faults, "front");
+        source.resume(7);
+        let resources = Resources {
+            share: pool.share(StreamId(0)),
+            copies: Arc::new(Copies::default()),
+            start: clock::now(),
+        };
+        source.open(&resources).unwrap();
+        assert!(matches!(source.next(soon()), Next::Frame(Captured { sequence: 7, .. })));
+        assert!(matches!(source.next(soon()), Next::Frame(Captured { sequence: 8, .. })));
     }
 
     #[test]

@@ -48,6 +48,12 @@ impl Grid {
         Self { first, period, jitter: jitter.min(period), seed, next: 0 }
     }
 
+    /// The same grid, where the releases before number `next` have been dealt with.
+    #[must_use]
+    pub fn from(self, next: u64) -> Self {
+        Self { next, ..self }
+    }
+
     /// The instant of release number `sequence`.
     #[must_use]
     pub fn release(&self, sequence: u64) -> Instant {
@@ -141,6 +147,14 @@ mod tests {
         assert_eq!(grid.missed(at(120), DropReason::SourceDown), Some(lost));
         assert_eq!(grid.missed(at(120), DropReason::SourceDown), None);
         assert_eq!(grid.turn(at(120)), Turn::Wait(at(130)));
+    }
+
+    #[test]
+    fn a_grid_goes_on_where_another_stopped() {
+        let mut grid = grid().from(3);
+        assert_eq!(grid.turn(at(110)), Turn::Wait(at(130)));
+        let lost = Lost { sequence: 3, count: 2, captured: at(130), reason: DropReason::SourceDown };
+        assert_eq!(grid.missed(at(145), DropReason::SourceDown), Some(lost));
     }
 
     proptest! {

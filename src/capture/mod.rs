@@ -94,6 +94,10 @@ const fn lost(sequence: u64, captured: Instant, reason: DropReason) -> Lost {
 
 /// A camera. All calls come from one thread.
 pub trait Source: Send {
+    /// The stream's frames before number `next` have been dealt with by a source that this one replaces: it
+    /// goes on from there. To be called before the first [`Source::open`], or never.
+    fn resume(&mut self, next: u64);
+
     /// Opens the device, file or connection and agrees on a format. May block for seconds, allocates.
     ///
     /// # Errors

@@ -26,6 +26,8 @@ pub struct Synthetic {
     seed: u64,
     layout: ImageLayout,
     frames: Vec<Vec<u8>>,
+    /// Number of the first release that is to be dealt with.
+    first: u64,
     grid: Option<Grid>,
     resources: Option<Resources>,
 }
@@ -44,6 +46,7 @@ impl Synthetic {
             seed,
             layout,
             frames: Vec::new(),
+            first: 0,
             grid: None,
             resources: None,
         }
@@ -62,9 +65,13 @@ impl Synthetic {
 }
 
 impl Source for Synthetic {
+    fn resume(&mut self, next: u64) {
+        self.first = next;
+    }
+
     fn open(&mut self, resources: &Resources) -> Result<Opened, SourceError> {
-        let Self { period, phase, jitter, seed, layout, .. } = *self;
-        self.grid.get_or_insert_with(|| Grid::new(resources.start + phase, period, jitter, seed));
+        let Self { period, phase, jitter, seed, layout, first, .. } = *self;
+        self.grid.get_or_insert_with(|| Grid::new(resources.start + phase, period, jitter, seed).from(first));
         let bytes = layout.extent().ok_or_else(|| {
             SourceError::new(
                 format!("stream `{}`: {} by {} is no size", self.id, layout.width, layout.height),

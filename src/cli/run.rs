@@ -12,7 +12,7 @@ use ocelli::infer::{Backend, InferError};
 use ocelli::platform::{Waker, clock, realtime};
 use ocelli::pool::{FrameRef, Pool, PoolError};
 use ocelli::publish::{self, pictures};
-use ocelli::runtime::{self, Finished, Host, Parts, Running};
+use ocelli::runtime::{self, Finished, Host, Parts, Running, Supervised};
 use ocelli::sched::Schedule;
 use ocelli::stats::Copies;
 use ocelli::telemetry::{Control, End};
@@ -89,6 +89,10 @@ impl Run {
             }
             admitted => admitted?,
         };
+        if let BackendSpec::Simulated { hang_at: hang_at @ Some(_), .. } = board.accelerator.backend {
+            // Its batches count from the beginning of the run, not from the measurements before it.
+            backend = open_hanging(&board, &waker, hang_at)?;
+        }
         let decoders = board
             .models
             .iter()
@@ -118,13 +122,17 @@ impl Run {
             outputs,
             pictures,
             copies,
+            supervised: Some(supervised(&board)),
         };
         let mut running = Running::start(parts, || control.asked_to_stop().is_some())
             .map_err(|error| Failure::new(Exit::Internal, format!("can't start a thread: {error}")))?;
         let end = control.watch(&mut running, &board, self.time);
         log::info!("{}", said(end));
         let finished = running.stop().ok_or_else(|| {
-            Failure::new(Exit::Internal, "a thread died; the lines above say where; please report this")
+            Failure::new(
+                Exit::Internal,
+                "a thread died or hangs; the lines above say where; please report this",
+            )
         })?;
         report(&finished);
         if let Some((mut file, path)) = summary {
@@ -172,6 +180,16 @@ impl Run {
     }
 }
 
+/// How the board's cameras and its accelerator are replaced.
+fn supervised(board: &Arc<Board>) -> Supervised {
+    let (cameras, accelerator) = (board.clone(), board.clone());
+    Supervised {
+        source: Arc::new(move |stream| capture::open(&cameras.streams[stream.index()])),
+        backend: Arc::new(move |waker| open_backend(&accelerator, waker).map_err(|failure| failure.message)),
+        alive: Box::new(|| {}),
+    }
+}
+
 /// Checks every network's file against its manifest.
 pub(super) fn verify(board: &Board) -> Result<(), Failure> {
     board.models.iter().try_for_each(|model| {
@@ -179,16 +197,22 @@ pub(super) fn verify(board: &Board) -> Result<(), Failure> {
     })
 }
 
+/// The board's accelerator, without hangs on purpose.
 pub(super) fn open_backend(board: &Board, waker: &Waker) -> Result<Box<dyn Backend<FrameRef>>, Failure> {
+    open_hanging(board, waker, None)
+}
+
+/// The same, where a simulated one hangs at this batch of all that it is given.
+fn open_hanging(
+    board: &Board,
+    waker: &Waker,
+    hang_at: Option<u64>,
+) -> Result<Box<dyn Backend<FrameRef>>, Failure> {
     match &board.accelerator.backend {
-        &BackendSpec::Simulated { intercept, slope, jitter, seed, fail_every } => {
+        &BackendSpec::Simulated { intercept, slope, jitter, seed, fail_every, .. } => {
             let blank: Vec<_> = board.models.iter().map(blank_outputs).collect();
-            let settings = simulated::Settings {
-                jitter,
-                seed,
-                fail_every,
-                ..simulated::Settings::linear(intercept, slope)
-            };
+            let settings =
+                simulated::Settings { intercept, slope, jitter, seed, fail_every, hang_at, in_flight: 1 };
             Ok(Box::new(Simulated::new(settings, board.accelerator.max_batch, blank)))
         }
         BackendSpec::OnnxRuntime { library, sessions, threads } => {
@@ -293,7 +317,7 @@ fn report(finished: &Finished) {
         log::warn!("{name} is down at the end");
     }
     for name in &finished.stuck {
-        log::warn!("{name}: its capture thread did not stop; its last frames may be missing from the ledger");
+        log::warn!("{name}: its thread did not stop; its last frames may be missing from the ledger");
     }
     for output in finished.outputs() {
         if let Some(error) = &output.error {

@@ -3,6 +3,7 @@
 //! Stands below the stages because all of them wait and remember. Architecture invariant: no policy here.
 
 pub mod clock;
+pub mod exit;
 pub mod realtime;
 pub mod memory;
 pub mod service;

@@ -10,6 +10,8 @@ use thread_priority::{
 /// A thread's place under SCHED_FIFO, where the board asks for it. Higher runs first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
+    /// Watches over all others, on any CPU.
+    Supervise,
     /// Decides what runs next.
     Exec,
     /// Fills slots.
@@ -21,6 +23,7 @@ pub enum Role {
 impl Role {
     fn priority(self) -> u8 {
         match self {
+            Self::Supervise => 80,
             Self::Exec => 70,
             Self::Capture => 60,
             Self::Publish => 50,
@@ -48,7 +51,7 @@ pub struct Place {
 /// What of the CPUs the system refused, and the remedy, in one line.
 pub fn enter(role: Role, asked: &Realtime) -> Result<Place, String> {
     let mut place = Place { fifo: false, cpus: None, refused: None };
-    if !asked.cpus.is_empty() {
+    if role != Role::Supervise && !asked.cpus.is_empty() {
         let refused = |error: &dyn std::fmt::Display| {
             format!("realtime.cpus = {:?} refused: {error}; name CPUs that exist", asked.cpus)
         };
@@ -83,14 +86,20 @@ impl Drop for Place {
     fn drop(&mut self) {
         // Neither can be refused: both give up what was granted.
         if self.fifo {
-            let policy = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Other);
-            let usual = ThreadPriority::Os(ThreadPriorityOsValue::default()); // Niceness 0.
-            let _ = set_thread_priority_and_policy(thread_native_id(), usual, policy);
+            ordinary();
         }
         if let Some(cpus) = &self.cpus {
             let _ = sched_setaffinity(None, cpus);
         }
     }
+}
+
+/// Makes the calling thread an ordinary one, whatever it inherited from the thread that started it.
+pub fn ordinary() {
+    let policy = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Other);
+    let usual = ThreadPriority::Os(ThreadPriorityOsValue::default()); // Niceness 0.
+    // Never refused: it gives up what was granted.
+    let _ = set_thread_priority_and_policy(thread_native_id(), usual, policy);
 }
 
 /// Asks once, on a thread of its own, whether the system allows what the board asks for: why real-time

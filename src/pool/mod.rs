@@ -206,6 +206,12 @@ impl Pool {
         self.shares[stream.index()].clone()
     }
 
+    /// The slots beyond those of so many streams, where the pool was made with any.
+    #[must_use]
+    pub fn spare(&self, streams: usize) -> Option<Share> {
+        self.shares.get(streams).cloned()
+    }
+
     /// Memory of the whole pool in bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {

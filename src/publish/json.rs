@@ -9,6 +9,7 @@
 //! | `set` | once for every closed set | its members' results, or why there are none |
 //! | `event` | when a stream changes its state | the new state and the cause |
 //! | `certificate` | when the guarantee is given or withdrawn | whether it stands, for how many streams, why |
+//! | `supervision` | when the supervisor saw that something does not work, or healed it | what, and why |
 //! | `lost` | before the next line, when records are missing from this output | how many |
 //!
 //! Rules that readers may rely on: every key is always there, `null` where it does not apply, so an empty
@@ -24,7 +25,9 @@ use crate::cause::MissCause;
 use crate::detection::Detection;
 use crate::job::{DropReason, Outcome};
 use crate::publish::recent::Recent;
-use crate::record::{Certificate, Event, Message, Missing, Record, Served, SetRecord};
+use crate::record::{
+    Action, Certificate, Event, Intervention, Message, Missing, Record, Scope, Served, SetRecord,
+};
 use crate::stream::{Criticality, ModelId, StreamId, StreamState};
 use crate::time::Instant;
 use schemars::JsonSchema;
@@ -84,6 +87,7 @@ pub(crate) fn message(out: &mut Vec<u8>, board: &Board, recent: &Recent, wall: u
         Message::Set(record) => Body::Set(SetClosed::new(board, recent, wall, record)),
         Message::Event(event) => Body::Event(Changed::new(board, wall, event)),
         Message::Certificate(certificate) => Body::Certificate(Certified::new(wall, certificate)),
+        Message::Intervention(intervention) => Body::Supervision(Intervened::new(wall, intervention)),
     };
     line(out, body);
 }
@@ -122,6 +126,8 @@ enum Body<'a> {
     Event(Changed<'a>),
     /// The guarantee was given or withdrawn.
     Certificate(Certified<'a>),
+    /// The supervisor saw that something does not work, or healed it.
+    Supervision(Intervened<'a>),
     /// Records that are missing here, because this output could not take them.
     Lost(Gap),
 }
@@ -328,6 +334,27 @@ struct Certified<'a> {
 }
 
 #[derive(Serialize, JsonSchema)]
+struct Intervened<'a> {
+    /// When, CLOCK_MONOTONIC.
+    at_ns: u64,
+    /// Wall clock when it was handed to this output.
+    wall_ns: u64,
+    /// What it is about: one `capture` thread, the `accelerator`, one `output`'s thread, a `thread` that everything
+    /// goes through, or the whole `process`.
+    #[schemars(extend("enum" = scopes()))]
+    scope: &'static str,
+    /// Which one: the name of the stream, backend, output or thread.
+    subject: &'a str,
+    /// What was seen or done: it does not come back in its time and is not waited for (`given_up`), another is in
+    /// its place (`replaced`), or none can be yet (`not_replaced`); it does not move and nothing but a restart
+    /// could help (`stuck`), it moves again (`recovered`); it stood still as a whole (`paused`).
+    #[schemars(extend("enum" = actions()))]
+    action: &'static str,
+    /// Why.
+    cause: &'a str,
+}
+
+#[derive(Serialize, JsonSchema)]
 struct Gap {
     /// How many records.
     count: u64,
@@ -343,6 +370,14 @@ fn causes() -> Vec<Option<&'static str>> {
 
 fn missing() -> Vec<Option<&'static str>> {
     Missing::WORDS.into_iter().map(Some).chain([None]).collect()
+}
+
+fn scopes() -> Vec<&'static str> {
+    Scope::ALL.iter().map(|scope| scope.as_str()).collect()
+}
+
+fn actions() -> Vec<&'static str> {
+    Action::ALL.iter().map(|action| action.as_str()).collect()
 }
 
 fn states() -> Vec<&'static str> {
@@ -463,6 +498,19 @@ impl<'a> Certified<'a> {
     }
 }
 
+impl<'a> Intervened<'a> {
+    fn new(wall: u64, intervention: &'a Intervention) -> Self {
+        Self {
+            at_ns: intervention.at.as_nanos(),
+            wall_ns: wall,
+            scope: intervention.scope.as_str(),
+            subject: &intervention.subject,
+            action: intervention.action.as_str(),
+            cause: &intervention.cause,
+        }
+    }
+}
+
 /// The class's name, or its number where the manifest names fewer classes than the network has.
 pub(super) fn label(labels: &[String], index: u16) -> Cow<'_, str> {
     labels.get(usize::from(index)).map_or_else(|| Cow::Owned(format!("#{index}")), |name| name.into())
@@ -519,6 +567,7 @@ mod tests {
                 message(out, &board, &recent, 9, &Message::Event(samples::event("unplugged \"front\"\n")))
             }),
             parsed(|out| message(out, &board, &recent, 9, &Message::Certificate(samples::certificate()))),
+            parsed(|out| message(out, &board, &recent, 9, &Message::Intervention(samples::intervention()))),
             parsed(|out| lost(out, 12)),
         ]
     }

@@ -179,6 +179,28 @@ impl Outlet {
 /// The outputs' threads.
 pub struct Sinks(Vec<Running>);
 
+/// How an output's thread keeps up, seen from outside.
+#[derive(Debug)]
+pub struct Pace {
+    name: String,
+    shared: Arc<Shared>,
+}
+
+impl Pace {
+    /// The output's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Messages that were pushed to it, and those that its thread has taken.
+    #[must_use]
+    pub fn pushed_and_taken(&self) -> (u64, u64) {
+        let taken = self.shared.taken.load(Relaxed);
+        (self.shared.pushed.load(Relaxed), taken)
+    }
+}
+
 struct Running {
     name: String,
     shared: Arc<Shared>,
@@ -325,6 +347,12 @@ impl Sinks {
     /// Each output's name and what it has lost so far (`results_lost`).
     pub fn lost(&self) -> impl Iterator<Item = (&str, u64)> {
         self.0.iter().map(|sink| (sink.name.as_str(), sink.shared.lost()))
+    }
+
+    /// A view of each output's pace.
+    #[must_use]
+    pub fn paces(&self) -> Vec<Pace> {
+        self.0.iter().map(|sink| Pace { name: sink.name.clone(), shared: sink.shared.clone() }).collect()
     }
 
     /// Stops after the last push: outputs hand on what is left within `patience`, all at once. One that does

@@ -7,7 +7,9 @@ use crate::detection::Detection;
 use crate::image::PixelFormat;
 use crate::job::{DropReason, Outcome, bounded};
 use crate::model::{Activation, Channels, Decoder, Element, Fit, Input, Model, TensorLayout};
-use crate::record::{Certificate, Event, Missing, Record, Served, SetMember, SetRecord};
+use crate::record::{
+    Action, Certificate, Event, Intervention, Missing, Record, Scope, Served, SetMember, SetRecord,
+};
 use crate::stream::{Criticality, ModelId, StreamId, StreamState};
 use crate::time::Instant;
 use std::sync::Arc;
@@ -40,6 +42,7 @@ pub fn board() -> Arc<Board> {
                 jitter: Duration::ZERO,
                 seed: 0,
                 fail_every: 0,
+                hang_at: None,
             },
             max_batch: 8,
         },
@@ -137,6 +140,16 @@ pub fn set() -> SetRecord {
 pub fn event(cause: &str) -> Event {
     let at = Instant::from_nanos(2_000_000_000);
     Event { at, stream: StreamId(1), state: StreamState::Down, cause: bounded(cause) }
+}
+
+pub fn intervention() -> Intervention {
+    Intervention {
+        at: Instant::from_nanos(2_000_000_000),
+        scope: Scope::Capture,
+        subject: bounded("front"),
+        action: Action::Replaced,
+        cause: bounded("stuck in waiting for its source for 1.0 s"),
+    }
 }
 
 pub fn certificate() -> Certificate {

@@ -6,6 +6,7 @@ use crate::job::{DropReason, Lost, bounded};
 use crate::platform::{Waker, clock, realtime};
 use crate::ring::Sender;
 use crate::runtime::Flags;
+use crate::runtime::heartbeat::{Phase, Replaced, Seat};
 use crate::stream::StreamState;
 use crate::time::Instant;
 use std::sync::Arc;
@@ -36,18 +37,19 @@ pub(super) enum News {
 
 /// One camera's thread.
 pub(super) struct Camera {
-    id: String,
-    source: Box<dyn Source>,
-    resources: Resources,
-    port: Port,
-    flags: Arc<Flags>,
+    pub(super) id: String,
+    pub(super) source: Box<dyn Source>,
+    pub(super) resources: Resources,
+    pub(super) port: Port,
+    pub(super) flags: Arc<Flags>,
 }
 
 /// The way to the exec thread.
-struct Port {
+pub(super) struct Port {
     ring: Sender<News>,
     exec: Waker,
     flags: Arc<Flags>,
+    seat: Arc<Seat>,
     /// Frames that found the ring full, not reported yet.
     overflow: Option<Lost>,
 }
@@ -60,33 +62,35 @@ enum Left {
 }
 
 impl Camera {
-    pub(super) fn new(
-        id: String,
-        source: Box<dyn Source>,
-        resources: Resources,
-        ring: Sender<News>,
-        exec: Waker,
-        flags: Arc<Flags>,
-    ) -> Self {
-        let port = Port { ring, exec, flags: flags.clone(), overflow: None };
-        Self { id, source, resources, port, flags }
+    /// Runs the camera until the run stops, the source ends, or another thread has taken the camera over. Gives
+    /// back the ring, for another thread's use.
+    pub(super) fn run(mut self, asked: &Realtime) -> Sender<News> {
+        if self.serve(asked).is_err() {
+            log::warn!(
+                "{}: the thread that was stuck has come back; another has its camera: it ends",
+                self.id
+            );
+            self.source.close();
+        }
+        self.port.ring
     }
 
-    /// Runs the camera until the run stops or the source ends.
-    pub(super) fn run(mut self, asked: &Realtime) {
+    fn serve(&mut self, asked: &Realtime) -> Result<(), Replaced> {
         let mut pause = FIRST_PAUSE;
-        let mut first = true;
         loop {
-            let opened = self.source.open(&self.resources);
+            let seat = &self.port.seat;
+            let opened = seat.during(Phase::Opening, || self.source.open(&self.resources))?;
             if opened.is_ok() {
                 self.flags.opened.store(true, Ordering::Release);
             }
-            if std::mem::take(&mut first) {
+            if seat.try_first() {
                 if opened.is_err() {
                     self.flags.refused.fetch_add(1, Ordering::AcqRel);
                 }
                 self.flags.tried.fetch_add(1, Ordering::AcqRel);
-                self.await_beginning();
+            }
+            if !seat.has_begun() {
+                self.await_beginning()?;
             }
             let since = clock::now();
             let left = match opened {
@@ -94,7 +98,7 @@ impl Camera {
                     for note in &opened.notes {
                         log::info!("{}: {note}", self.id);
                     }
-                    self.watch(asked)
+                    self.watch(asked)?
                 }
                 Err(error) => Left::Failed(error),
             };
@@ -103,9 +107,9 @@ impl Camera {
                 Left::Ended => {
                     log::info!("{}: its video has come to an end", self.id);
                     self.port.tell(News::Changed(StreamState::Ended, bounded("end of stream")));
-                    self.source.close();
+                    self.close()?;
                     self.flags.ended.fetch_add(1, Ordering::AcqRel);
-                    return;
+                    return Ok(());
                 }
                 Left::Failed(error) => {
                     if clock::now().since(since) > HEALTHY {
@@ -113,69 +117,95 @@ impl Camera {
                     }
                     log::warn!("{}: down: {error} (trying again in {pause:.1?})", self.id);
                     self.port.tell(News::Changed(StreamState::Down, bounded(&error.to_string())));
-                    self.source.close();
-                    if !self.pause(clock::now() + pause) {
+                    self.close()?;
+                    if !self.pause(clock::now() + pause)? {
                         break;
                     }
                     pause = (pause * 2).min(LONGEST_PAUSE);
                 }
             }
         }
-        self.tell_missed();
+        self.tell_missed()?;
         self.port.flush();
-        self.source.close();
+        self.close()?;
         self.flags.ended.fetch_add(1, Ordering::AcqRel);
+        Ok(())
     }
 
     /// Waits until all cameras have been tried; releases before the run's beginning do not count. They are taken
     /// all the same, or a camera that streams already would find no buffer free when it counts.
-    fn await_beginning(&mut self) {
+    fn await_beginning(&mut self) -> Result<(), Replaced> {
         while self.flags.began.get().is_none() && !self.stopping() {
-            while self.source.missed(clock::now()).is_some() {}
-            clock::sleep_until(clock::now() + Duration::from_millis(2));
+            self.pass_over(clock::now())?;
+            self.nap(clock::now() + Duration::from_millis(2))?;
         }
         if let Some(&began) = self.flags.began.get() {
-            while self.source.missed(began).is_some() {}
+            self.pass_over(began)?;
+            self.port.seat.begin();
         }
+        Ok(())
     }
 
-    fn watch(&mut self, asked: &Realtime) -> Left {
+    /// Takes what was released up to `now`, and tells nobody.
+    fn pass_over(&mut self, now: Instant) -> Result<(), Replaced> {
+        while let Some(before) = self.missed(now)? {
+            self.port.seat.told(before.sequence + before.count);
+        }
+        Ok(())
+    }
+
+    fn watch(&mut self, asked: &Realtime) -> Result<Left, Replaced> {
         // Only here: what opening starts (a decoder's threads) must not inherit it. A refusal was reported at
         // start, once for all threads.
         let _place = realtime::enter(realtime::Role::Capture, asked);
         while !self.stopping() {
-            match self.source.next(clock::now() + GLANCE) {
+            let until = clock::now() + GLANCE;
+            match self.port.seat.during(Phase::Watching, || self.source.next(until))? {
                 Next::Frame(captured) => self.port.deliver(captured),
                 Next::Lost(lost) => self.port.tell(News::Lost(lost)),
                 Next::Nothing => self.port.flush(),
-                Next::Ended => return Left::Ended,
-                Next::Failed(error) => return Left::Failed(error),
+                Next::Ended => return Ok(Left::Ended),
+                Next::Failed(error) => return Ok(Left::Failed(error)),
             }
         }
-        Left::Stopped
+        Ok(Left::Stopped)
     }
 
     /// Pauses before the next try, or until the camera is back, reporting what is missed meanwhile; false when the
     /// run stops.
-    fn pause(&mut self, until: Instant) -> bool {
+    fn pause(&mut self, until: Instant) -> Result<bool, Replaced> {
         while clock::now() < until {
             if self.stopping() {
-                return false;
+                return Ok(false);
             }
-            let back = self.source.await_return(until.min(clock::now() + GLANCE));
-            self.tell_missed();
+            let glance = until.min(clock::now() + GLANCE);
+            let back = self.port.seat.during(Phase::Pausing, || self.source.await_return(glance))?;
+            self.tell_missed()?;
             if back {
                 break;
             }
         }
-        !self.stopping()
+        Ok(!self.stopping())
     }
 
-    fn tell_missed(&mut self) {
+    fn nap(&self, until: Instant) -> Result<(), Replaced> {
+        self.port.seat.during(Phase::Pausing, || clock::sleep_until(until))
+    }
+
+    fn missed(&mut self, now: Instant) -> Result<Option<Lost>, Replaced> {
+        self.port.seat.during(Phase::Watching, || self.source.missed(now))
+    }
+
+    fn tell_missed(&mut self) -> Result<(), Replaced> {
         let now = clock::now();
-        while let Some(lost) = self.source.missed(now) {
+        while let Some(lost) = self.missed(now)? {
             self.port.tell(News::Lost(lost));
         }
+        Ok(())
+    }
+
+    fn close(&mut self) -> Result<(), Replaced> {
+        self.port.seat.during(Phase::Closing, || self.source.close())
     }
 
     fn stopping(&self) -> bool {
@@ -184,10 +214,15 @@ impl Camera {
 }
 
 impl Port {
+    pub(super) fn new(ring: Sender<News>, exec: Waker, flags: Arc<Flags>, seat: Arc<Seat>) -> Self {
+        Self { ring, exec, flags, seat, overflow: None }
+    }
+
     /// Hands a frame over; a full ring costs the frame, not the camera.
     fn deliver(&mut self, frame: Captured) {
         self.try_flush();
         let (sequence, captured) = (frame.sequence, frame.captured);
+        self.seat.told(sequence + 1);
         let refused = match self.overflow {
             Some(_) => true,
             None => self.ring.enqueue(News::Frame(frame)).is_err(),
@@ -201,6 +236,7 @@ impl Port {
                         Some(Lost { sequence, count: 1, captured, reason: DropReason::QueueFull });
                 }
             }
+            self.seat.keep(self.overflow);
         }
         self.exec.arrived();
     }
@@ -209,12 +245,16 @@ impl Port {
     /// camera has ended, so room comes unless that thread has died.
     fn tell(&mut self, news: News) {
         self.flush();
+        if let News::Lost(lost) = &news {
+            self.seat.told(lost.sequence + lost.count);
+        }
         self.insist(news);
     }
 
     fn flush(&mut self) {
         if let Some(lost) = self.overflow.take() {
             self.insist(News::Lost(lost));
+            self.seat.keep(None);
         }
     }
 
@@ -223,6 +263,7 @@ impl Port {
             && self.ring.enqueue(News::Lost(lost)).is_ok()
         {
             self.overflow = None;
+            self.seat.keep(None);
         }
     }
 

@@ -4,22 +4,30 @@
 use crate::board::Realtime;
 use crate::cause::MissCause;
 use crate::infer::Backend;
-use crate::job::{Batch, Job, Lost};
+use crate::job::{Batch, BatchFault, Job, Lost};
 use crate::pipeline::{Effect, Pipeline, drain_time};
 use crate::platform::{Waker, clock, realtime};
 use crate::pool::FrameRef;
-use crate::record::{Certificate, Event, SetRecord};
+use crate::record::{Certificate, Event, Intervention, SetRecord};
 use crate::ring::{Receiver, Sender};
 use crate::runtime::capture::News;
+use crate::runtime::heartbeat::{Signs, Work, wake_by};
+use crate::runtime::supervisor::batch_budget;
 use crate::runtime::{Flags, Snapshot, fill};
 use crate::stats::Histogram;
-use crate::stream::StreamId;
+use crate::stream::{StreamId, StreamState};
 use crate::time::Instant;
+use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// Facts on their way back from the publisher: more than all batches' jobs together, so that it never waits.
 pub(super) const FACTS: usize = 4096;
+/// Commands of the supervisor on their way, and answers (one less than this).
+pub(super) const COMMANDS: usize = 64;
+/// Interventions that may wait to be published; of more, the oldest are in the log alone.
+const SAID: usize = 64;
 /// How long a stop waits for the accelerator beyond the longest latency bound.
 pub(crate) const GRACE: Duration = Duration::from_secs(2);
 
@@ -37,6 +45,8 @@ pub(super) enum Order {
     Set(SetRecord),
     /// Publish that the guarantee was given or withdrawn.
     Certified(Certificate),
+    /// Publish that the supervisor saw or did something.
+    Intervened(Intervention),
 }
 
 /// What the publisher reports.
@@ -48,11 +58,45 @@ pub(super) enum Fact {
     Returned(Box<Batch<FrameRef>>),
 }
 
+/// Batches without jobs, for those that are lost.
+#[allow(clippy::vec_box)] // The boxes themselves go round.
+pub(super) type Boxes = Vec<Box<Batch<FrameRef>>>;
+/// An accelerator.
+pub(super) type Accelerator = Box<dyn Backend<FrameRef>>;
+
+/// What the supervisor asks the exec thread to do.
+pub(super) enum Command {
+    /// A camera's thread has been given up: after what it has delivered, its stream is down. Its ring comes back.
+    Down(StreamId, Option<Lost>, heapless::String<160>),
+    /// A camera has another thread, which delivers here.
+    Listen(StreamId, Receiver<News>),
+    /// Let go of an accelerator whose oldest batch is this one still (`None`: that does nothing but fail), and take
+    /// this in its place, which has no batches; take `boxes` for those that are lost.
+    GiveUp { oldest: Option<Instant>, stand_in: Accelerator, boxes: Boxes, why: BatchFault },
+    /// Take this accelerator.
+    Install(Accelerator),
+    /// A thread that everything goes through does not come back.
+    Stuck(&'static str),
+    /// This is to be published.
+    Publish(Intervention),
+}
+
+/// What comes back for a command.
+pub(super) enum Reply {
+    /// The ring of a camera that was given up, empty.
+    Ring(StreamId, Receiver<News>),
+    /// The accelerator that was let go of, with its batches, and the boxes that were not needed.
+    GaveUp(Accelerator, Boxes),
+    /// Its batch came back in the meantime: it stays.
+    Kept(Boxes),
+}
+
 /// The exec thread's possessions.
 pub(super) struct Exec {
     pub(super) heart: Pipeline<FrameRef>,
-    pub(super) backend: Box<dyn Backend<FrameRef>>,
-    pub(super) arrivals: Vec<Receiver<News>>,
+    pub(super) backend: Accelerator,
+    /// Per stream; `None` while no thread has the camera.
+    pub(super) arrivals: Vec<Option<Receiver<News>>>,
     pub(super) to_publisher: Sender<Order>,
     pub(super) from_publisher: Receiver<Fact>,
     pub(super) publisher: Waker,
@@ -60,6 +104,35 @@ pub(super) struct Exec {
     pub(super) held: Option<Order>,
     pub(super) questions: Receiver<Box<Snapshot>>,
     pub(super) answers: Sender<Box<Snapshot>>,
+    pub(super) signs: Arc<Signs>,
+    pub(super) commands: Receiver<Command>,
+    pub(super) replies: Sender<Reply>,
+    pub(super) work: Working,
+}
+
+/// What the accelerator is at, as it is told to the supervisor.
+pub(super) struct Working {
+    /// Batches at the accelerator in order of submission: when, and their budgets. Capacity fixed at start.
+    batches: VecDeque<Work>,
+    /// When the last one came back.
+    back: Instant,
+    /// Interventions that wait to be published. Capacity fixed at start.
+    said: VecDeque<Intervention>,
+}
+
+impl Working {
+    pub(super) fn new(in_flight: usize) -> Self {
+        Self {
+            batches: VecDeque::with_capacity(in_flight),
+            back: Instant::default(),
+            said: VecDeque::with_capacity(SAID),
+        }
+    }
+
+    /// The oldest batch, and since when the accelerator can have been at it.
+    fn oldest(&self) -> Option<Work> {
+        self.batches.front().map(|work| Work { since: work.since.max(self.back), ..*work })
+    }
 }
 
 impl Exec {
@@ -69,13 +142,15 @@ impl Exec {
         waker: &Waker,
         flags: &Flags,
         asked: &Realtime,
-    ) -> (Pipeline<FrameRef>, Box<dyn Backend<FrameRef>>) {
+    ) -> (Pipeline<FrameRef>, Accelerator) {
         waker.attach();
         let _place = realtime::enter(realtime::Role::Exec, asked);
         let mut latency = Histogram::default();
         let mut give_up = None;
         loop {
+            self.signs.exec.beat(clock::now());
             let draining = flags.drain.load(Ordering::Acquire);
+            self.obey();
             self.take_in(&mut latency);
             self.act();
             while let Some(mut snapshot) = self.questions.dequeue() {
@@ -104,7 +179,7 @@ impl Exec {
                 // While the publisher's ring is full, only its word or an arrival changes anything.
                 let at = if self.held.is_some() { None } else { self.poll_at() };
                 let arrivals = u32::try_from(self.heart.awaited()).unwrap_or(u32::MAX);
-                waker.wait_for(arrivals, at);
+                waker.wait_for(arrivals, Some(wake_by(at)));
             }
         }
         (self.heart, self.backend)
@@ -113,15 +188,7 @@ impl Exec {
     /// Everything that has happened.
     fn take_in(&mut self, latency: &mut Histogram) {
         for index in 0..self.arrivals.len() {
-            let stream = StreamId(index as u16);
-            while let Some(news) = self.arrivals[index].dequeue() {
-                let now = clock::now();
-                match news {
-                    News::Frame(f) => self.heart.frame_arrived(now, stream, f.sequence, f.captured, f.frame),
-                    News::Lost(lost) => self.heart.frames_lost(stream, lost),
-                    News::Changed(state, cause) => self.heart.stream_changed(now, stream, state, &cause),
-                }
-            }
+            self.hear(index);
         }
         while let Some(fact) = self.from_publisher.dequeue() {
             match fact {
@@ -134,8 +201,93 @@ impl Exec {
                 Fact::Returned(batch) => self.heart.batch_returned(batch),
             }
         }
+        let mut any = false;
         while let Some(batch) = self.backend.poll(clock::now()) {
+            any = true;
+            self.work.batches.pop_front();
+            self.work.back = batch.completed;
+            self.signs.set_failing(batch.fault.is_some().then_some(batch.completed));
             self.heart.batch_done(batch);
+        }
+        if any {
+            self.signs.set_work(self.work.oldest());
+        }
+    }
+
+    /// Everything that one camera's thread has said.
+    fn hear(&mut self, index: usize) {
+        let stream = StreamId(index as u16);
+        let Some(arrivals) = &mut self.arrivals[index] else { return };
+        while let Some(news) = arrivals.dequeue() {
+            let now = clock::now();
+            match news {
+                News::Frame(f) => {
+                    self.signs.arrived.add(1);
+                    self.heart.frame_arrived(now, stream, f.sequence, f.captured, f.frame);
+                }
+                News::Lost(lost) => self.heart.frames_lost(stream, lost),
+                News::Changed(state, cause) => self.heart.stream_changed(now, stream, state, &cause),
+            }
+        }
+    }
+
+    /// What the supervisor asks for, while there is room to reply.
+    fn obey(&mut self) {
+        while self.replies.ready()
+            && let Some(command) = self.commands.dequeue()
+        {
+            let now = clock::now();
+            let reply = match command {
+                Command::Down(stream, overflow, cause) => {
+                    // It delivers nothing any more: this is all.
+                    self.hear(stream.index());
+                    if let Some(lost) = overflow {
+                        self.heart.frames_lost(stream, lost);
+                    }
+                    self.heart.stream_changed(now, stream, StreamState::Down, &cause);
+                    self.arrivals[stream.index()].take().map(|ring| Reply::Ring(stream, ring))
+                }
+                Command::Listen(stream, ring) => {
+                    self.arrivals[stream.index()] = Some(ring);
+                    None
+                }
+                Command::GiveUp { oldest, stand_in, mut boxes, why } => {
+                    let still = match oldest {
+                        Some(since) => self.work.oldest().is_some_and(|work| work.since == since),
+                        None => self.signs.failing().is_some(),
+                    };
+                    if still {
+                        let old = std::mem::replace(&mut self.backend, stand_in);
+                        self.heart.accelerator_lost(now, why, &mut boxes);
+                        self.work.batches.clear();
+                        self.signs.set_work(None);
+                        Some(Reply::GaveUp(old, boxes))
+                    } else {
+                        Some(Reply::Kept(boxes))
+                    }
+                }
+                Command::Install(backend) => {
+                    // What stood in takes no batch, so none is lost with it.
+                    self.backend = backend;
+                    self.signs.set_failing(None);
+                    None
+                }
+                Command::Stuck(thread) => {
+                    self.heart.stuck(thread);
+                    None
+                }
+                Command::Publish(intervention) => {
+                    if self.work.said.len() == SAID {
+                        self.work.said.pop_front();
+                    }
+                    self.work.said.push_back(intervention);
+                    None
+                }
+            };
+            if let Some(reply) = reply {
+                // There was room.
+                let _ = self.replies.enqueue(reply);
+            }
         }
     }
 
@@ -153,11 +305,13 @@ impl Exec {
                 }
             }
             let now = clock::now();
+            if let Some(intervention) = self.work.said.pop_front() {
+                self.held = Some(Order::Intervened(intervention));
+                continue;
+            }
             self.held = match self.heart.poll(now) {
                 Some(Effect::Submit(batch)) => {
-                    if let Err(refused) = self.backend.submit(now, batch) {
-                        self.heart.batch_done(refused);
-                    }
+                    self.submit(now, batch);
                     None
                 }
                 Some(Effect::Conclude(batch)) => Some(Order::Conclude(batch)),
@@ -170,6 +324,20 @@ impl Exec {
         }
         if ordered {
             self.publisher.wake();
+        }
+    }
+
+    fn submit(&mut self, now: Instant, batch: Box<Batch<FrameRef>>) {
+        let budget = batch_budget(batch.planned);
+        match self.backend.submit(now, batch) {
+            Ok(()) => {
+                self.work.batches.push_back(Work { since: now, budget });
+                self.signs.set_work(self.work.oldest());
+            }
+            Err(refused) => {
+                self.signs.set_failing(Some(now));
+                self.heart.batch_done(refused);
+            }
         }
     }
 

@@ -10,20 +10,24 @@
 
 mod capture;
 mod exec;
+mod heartbeat;
 mod profile;
 mod publisher;
 pub(crate) mod records;
 mod stored;
 mod summary;
+mod supervisor;
 
 pub(crate) use exec::GRACE;
 pub use profile::{measure, measure_for, measure_fully};
 pub use stored::{Key, Stored, Timing};
 pub use summary::{Finished, Host};
+pub use supervisor::{BuildBackend, Interventions, MakeSource, Supervised};
 
 use crate::board::Board;
 use crate::capture::{Resources, Source};
 use crate::decode::Decoder;
+use crate::detection::Detections;
 use crate::infer::Backend;
 use crate::job::Batch;
 use crate::pipeline::{BatchTotals, Pipeline};
@@ -36,10 +40,12 @@ use crate::sched::{Schedule, queue_depth};
 use crate::stats::{Copies, Histogram, Ledger};
 use crate::stream::{StreamId, StreamState};
 use crate::time::Instant;
+use heartbeat::{Seat, Signs};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
+use supervisor::Camera;
 
 /// Batches beside those at the accelerator: one being decoded, one being filled.
 pub(crate) const SPARE_BATCHES: usize = 2;
@@ -48,9 +54,13 @@ pub(crate) const SPARE_BATCHES: usize = 2;
 const OPENING: Duration = Duration::from_secs(3);
 /// How long a stop waits for a thread beyond what its work may take.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// Names of what is no camera in [`Finished::stuck`]; none of them could have such a name.
+const PUBLISHER: &str = "(pub)";
+const ACCELERATOR: &str = "(accelerator)";
 
 /// Slots that each stream needs: what its source holds, what waits, and what is at the accelerator or being
-/// decoded, where a batch may hold all that waited.
+/// decoded, where a batch may hold all that waited. And a spare share, which any of them could use in place of
+/// its own while a stuck thread keeps that.
 #[must_use]
 pub fn shares(board: &Board, max_in_flight: usize) -> Vec<ShareSpec> {
     let places = 1 + max_in_flight + SPARE_BATCHES;
@@ -58,7 +68,12 @@ pub fn shares(board: &Board, max_in_flight: usize) -> Vec<ShareSpec> {
         slots: crate::capture::slots_needed(stream) + places * queue_depth(stream),
         slot_bytes: crate::capture::slot_bytes(stream),
     };
-    board.streams.iter().map(share).collect()
+    let mut shares: Vec<ShareSpec> = board.streams.iter().map(share).collect();
+    let largest = |part: fn(&ShareSpec) -> usize| shares.iter().map(part).max().unwrap_or(0);
+    let spare =
+        ShareSpec { slots: largest(|share| share.slots), slot_bytes: largest(|share| share.slot_bytes) };
+    shares.push(spare);
+    shares
 }
 
 /// Everything a run consists of.
@@ -83,6 +98,8 @@ pub struct Parts {
     pub pictures: Option<(Pictures, Painter)>,
     /// Copied bytes, counted by whoever copies.
     pub copies: Arc<Copies>,
+    /// What heals; `None`: nobody watches over the threads.
+    pub supervised: Option<Supervised>,
 }
 
 /// What threads tell each other beside the frames.
@@ -125,7 +142,7 @@ pub struct Running {
     flags: Arc<Flags>,
     waker: Waker,
     publisher_waker: Waker,
-    captures: Vec<JoinHandle<()>>,
+    cameras: Cameras,
     exec: JoinHandle<(Pipeline<FrameRef>, Box<dyn Backend<FrameRef>>)>,
     publisher: JoinHandle<()>,
     sinks: Sinks,
@@ -134,6 +151,13 @@ pub struct Running {
     answered: Receiver<Box<Snapshot>>,
     copies: Arc<Copies>,
     began: Instant,
+    words: std::sync::mpsc::Receiver<(log::Level, String)>,
+}
+
+/// Who has the capture threads' handles.
+enum Cameras {
+    Alone(Vec<Camera>),
+    Supervised(JoinHandle<supervisor::Left>),
 }
 
 impl Running {
@@ -143,52 +167,57 @@ impl Running {
     /// # Errors
     /// When the system gives no thread.
     pub fn start(parts: Parts, mut stop: impl FnMut() -> bool) -> std::io::Result<Self> {
-        let Parts { board, schedule, pool, sources, backend, waker, decoders, outputs, pictures, copies } =
-            parts;
+        let Parts { board, schedule, pool, sources, backend, waker, decoders, outputs, .. } = parts;
+        let (pictures, copies, supervised) = (parts.pictures, parts.copies, parts.supervised);
         let (outlets, sinks) = outputs;
         let (pictures, painter) = pictures.unzip();
         let flags = Arc::new(Flags::default());
         let publisher_waker = Waker::new();
-        let in_flight = backend.capabilities().in_flight;
+        let capabilities = backend.capabilities().clone();
+        let in_flight = capabilities.in_flight;
         let batches: Vec<Box<Batch<FrameRef>>> =
-            (0..in_flight + SPARE_BATCHES).map(|_| backend.capabilities().new_batch()).collect();
+            (0..in_flight + SPARE_BATCHES).map(|_| capabilities.new_batch()).collect();
         let records = records::Records::new(&schedule);
         let start = clock::now();
         let heart = Pipeline::new(start, &board, schedule, batches, in_flight);
 
-        let mut captures = Vec::with_capacity(sources.len());
+        let mut cameras = Vec::with_capacity(sources.len());
         let mut arrivals = Vec::with_capacity(sources.len());
         for (index, source) in sources.into_iter().enumerate() {
             let stream = &board.streams[index];
             let (to_exec, from_capture) = ring::<_, { capture::RING }>();
-            arrivals.push(from_capture);
+            arrivals.push(Some(from_capture));
             let share = pool.share(StreamId(index as u16));
-            let resources = Resources { share, copies: copies.clone(), start };
-            let camera = capture::Camera::new(
-                stream.id.clone(),
-                source,
-                resources,
-                to_exec,
-                waker.clone(),
-                flags.clone(),
-            );
+            let resources = Resources { share: share.clone(), copies: copies.clone(), start };
+            let seat = Arc::new(Seat::default());
+            let port = capture::Port::new(to_exec, waker.clone(), flags.clone(), seat.clone());
+            let (id, flags) = (stream.id.clone(), flags.clone());
+            let camera = capture::Camera { id, source, resources, port, flags };
             let realtime = board.realtime.clone();
-            captures.push(thread(&format!("cap-{}", stream.id), move || camera.run(&realtime))?);
+            let thread = thread(&format!("cap-{}", stream.id), move || camera.run(&realtime))?;
+            cameras.push(Camera::new(seat, thread, share));
         }
         let (to_publisher, for_publisher) = ring::<_, { publisher::RING }>();
         let (facts, from_publisher) = ring::<_, { exec::FACTS }>();
         let (asked, questions) = ring::<_, 4>();
         let (answers, answered) = ring::<_, 4>();
+        let (commands, commanded) = ring::<_, { exec::COMMANDS }>();
+        let (replies, replied) = ring::<_, { exec::COMMANDS }>();
+        let signs = Arc::new(Signs::default());
+        signs.exec.beat(start);
+        signs.publisher.beat(start);
 
-        let publisher = publisher::Publisher::new(
+        let publisher = publisher::Publisher {
             records,
             decoders,
             outlets,
             pictures,
-            for_publisher,
+            orders: for_publisher,
             facts,
-            waker.clone(),
-        );
+            exec: waker.clone(),
+            signs: signs.clone(),
+            detections: Detections::new(),
+        };
         let publisher = {
             let (wake, flags, realtime) = (publisher_waker.clone(), flags.clone(), board.realtime.clone());
             thread("pub", move || publisher.run(&wake, &flags, &realtime))?
@@ -203,14 +232,44 @@ impl Running {
             held: None,
             questions,
             answers,
+            signs: signs.clone(),
+            commands: commanded,
+            replies,
+            work: exec::Working::new(in_flight),
         };
         let exec = {
             let (wake, flags, realtime) = (waker.clone(), flags.clone(), board.realtime.clone());
             thread("exec", move || exec.run(&wake, &flags, &realtime))?
         };
 
+        let (words_from, words) = std::sync::mpsc::sync_channel(supervisor::WORDS);
+        let streams = cameras.len();
+        let cameras = match supervised {
+            None => Cameras::Alone(cameras),
+            Some(supervised) => {
+                let parts = supervisor::Parts {
+                    board: board.clone(),
+                    flags: flags.clone(),
+                    signs,
+                    cameras,
+                    // The pool of a run that is supervised has it: see `shares`.
+                    spare: pool.spare(streams),
+                    copies: copies.clone(),
+                    start,
+                    capabilities,
+                    exec: waker.clone(),
+                    commands,
+                    replies: replied,
+                    outputs: sinks.paces(),
+                    words: words_from,
+                };
+                let supervisor = supervisor::Supervisor::new(parts, supervised);
+                Cameras::Supervised(thread("supervisor", move || supervisor.run())?)
+            }
+        };
+
         let patience = start + OPENING;
-        while flags.tried.load(Ordering::Acquire) < captures.len() && clock::now() < patience && !stop() {
+        while flags.tried.load(Ordering::Acquire) < streams && clock::now() < patience && !stop() {
             clock::sleep_until(clock::now() + Duration::from_millis(2));
         }
         let began = *flags.began.get_or_init(clock::now);
@@ -219,7 +278,7 @@ impl Running {
             flags,
             waker,
             publisher_waker,
-            captures,
+            cameras,
             exec,
             publisher,
             sinks,
@@ -228,6 +287,7 @@ impl Running {
             answered,
             copies,
             began,
+            words,
         })
     }
 
@@ -235,19 +295,30 @@ impl Running {
     #[must_use]
     pub fn none_opened(&self) -> bool {
         !self.flags.opened.load(Ordering::Acquire)
-            && self.flags.refused.load(Ordering::Acquire) == self.captures.len()
+            && self.flags.refused.load(Ordering::Acquire) == self.board.streams.len()
     }
 
     /// Whether every camera has come to an end that its board allows.
     #[must_use]
     pub fn all_ended(&self) -> bool {
-        self.flags.ended.load(Ordering::Acquire) == self.captures.len()
+        self.flags.ended.load(Ordering::Acquire) == self.board.streams.len()
     }
 
     /// Whether a thread that everything depends on has died.
     #[must_use]
     pub fn is_broken(&self) -> bool {
-        self.exec.is_finished() || self.publisher.is_finished()
+        let supervisor = match &self.cameras {
+            Cameras::Supervised(supervisor) => supervisor.is_finished(),
+            Cameras::Alone(_) => false,
+        };
+        self.exec.is_finished() || self.publisher.is_finished() || supervisor
+    }
+
+    /// Writes into the log what the supervisor has had to say. To be called now and then.
+    pub fn tell(&self) {
+        while let Ok((level, words)) = self.words.try_recv() {
+            log::log!(level, "{words}");
+        }
     }
 
     /// When the run began: after all cameras were open, or had failed once.
@@ -280,45 +351,63 @@ impl Running {
     }
 
     /// Ends the cameras, lets what is on its way arrive, and settles the rest. Takes a bounded time whatever
-    /// hangs; a camera thread that does not come back is named in [`Finished::stuck`].
+    /// hangs; a thread that does not come back is named in [`Finished::stuck`]. `None` when that or its death leaves
+    /// nothing to sum up.
     pub fn stop(self) -> Option<Finished> {
+        self.tell();
         let ended = clock::now();
         self.flags.stop.store(true, Ordering::Release);
+        let patience = ended + PATIENCE;
+        let (cameras, interventions) = match self.cameras {
+            Cameras::Alone(cameras) => (cameras, Interventions::default()),
+            Cameras::Supervised(supervisor) => {
+                let supervisor::Left { cameras, interventions } = join_by(supervisor, patience)?;
+                (cameras, interventions)
+            }
+        };
         let mut stuck = Vec::new();
-        let patience = clock::now() + PATIENCE;
-        for (stream, camera) in self.board.streams.iter().zip(self.captures) {
-            if !join_by(camera, patience) {
+        for (stream, camera) in self.board.streams.iter().zip(cameras) {
+            let vacant = camera.is_vacant();
+            if vacant || camera.thread.is_some_and(|thread| join_by(thread, patience).is_none()) {
                 stuck.push(stream.id.clone());
             }
         }
         self.flags.drain.store(true, Ordering::Release);
         self.waker.wake();
-        let (heart, backend) = self.exec.join().ok()?;
+        let longest = self.board.streams.iter().map(|stream| stream.latency_bound).max().unwrap_or_default();
+        let (heart, backend) = join_by(self.exec, clock::now() + longest + GRACE + PATIENCE)?;
         self.flags.last.store(true, Ordering::Release);
         self.publisher_waker.wake();
-        self.publisher.join().ok()?;
+        if join_by(self.publisher, clock::now() + PATIENCE).is_none() {
+            stuck.push(PUBLISHER.to_owned());
+        }
         let outputs = self.sinks.finish(crate::publish::PATIENCE);
         let pictures = self.painter.map(|painter| painter.finish(crate::publish::PATIENCE));
-        // Last of all: the backend's threads may still hold frames.
-        drop(backend);
+        // Last of all: the backend's threads may still hold frames, and one may be stuck.
+        if let Ok(letting_go) = thread("let-go", move || drop(backend))
+            && join_by(letting_go, clock::now() + PATIENCE).is_none()
+        {
+            stuck.push(ACCELERATOR.to_owned());
+        }
         let mut finished = Finished::new(self.board, &heart, &self.copies, ended.since(self.began));
         finished.outputs = outputs;
         finished.pictures = pictures;
         finished.ended_wall = Some(clock::wall());
         finished.stuck = stuck;
+        finished.interventions = interventions;
         Some(finished)
     }
 }
 
-/// Waits for a thread until `patience`; whether it ended.
-fn join_by(thread: JoinHandle<()>, patience: Instant) -> bool {
+/// Waits for a thread until `patience`; what it gave, if it ended in order by then.
+fn join_by<T>(thread: JoinHandle<T>, patience: Instant) -> Option<T> {
     while !thread.is_finished() {
         if clock::now() >= patience {
-            return false;
+            return None;
         }
         clock::sleep_until(clock::now() + Duration::from_millis(1));
     }
-    thread.join().is_ok()
+    thread.join().ok()
 }
 
 fn thread<T: Send + 'static>(

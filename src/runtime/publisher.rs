@@ -14,8 +14,10 @@ use crate::record::{Message, Served};
 use crate::ring::{Receiver, Sender};
 use crate::runtime::Flags;
 use crate::runtime::exec::{Fact, Order};
+use crate::runtime::heartbeat::{Signs, wake_by};
 use crate::runtime::records::{Records, take_older};
 use crate::stream::StreamId;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// Orders on their way to the publisher (one less than this).
@@ -25,38 +27,29 @@ const MAX_OUTPUTS: usize = 4;
 
 /// The pub thread's possessions.
 pub(super) struct Publisher {
-    records: Records,
-    decoders: Vec<Decoder>,
-    outlets: Vec<Outlet>,
-    pictures: Option<Pictures>,
-    orders: Receiver<Order>,
-    facts: Sender<Fact>,
-    exec: Waker,
-    detections: Detections,
+    pub(super) records: Records,
+    pub(super) decoders: Vec<Decoder>,
+    pub(super) outlets: Vec<Outlet>,
+    pub(super) pictures: Option<Pictures>,
+    pub(super) orders: Receiver<Order>,
+    pub(super) facts: Sender<Fact>,
+    pub(super) exec: Waker,
+    pub(super) signs: Arc<Signs>,
+    pub(super) detections: Detections,
 }
 
 impl Publisher {
-    pub(super) fn new(
-        records: Records,
-        decoders: Vec<Decoder>,
-        outlets: Vec<Outlet>,
-        pictures: Option<Pictures>,
-        orders: Receiver<Order>,
-        facts: Sender<Fact>,
-        exec: Waker,
-    ) -> Self {
-        Self { records, decoders, outlets, pictures, orders, facts, exec, detections: Detections::new() }
-    }
-
     /// Runs until the last order is carried out.
     pub(super) fn run(mut self, waker: &Waker, flags: &Flags, asked: &Realtime) {
         waker.attach();
         let _place = realtime::enter(realtime::Role::Publish, asked);
         loop {
+            self.signs.publisher.beat(clock::now());
             let last = flags.last.load(Ordering::Acquire);
             let mut any = false;
             while let Some(order) = self.orders.dequeue() {
                 any = true;
+                self.signs.publisher.beat(clock::now());
                 match order {
                     Order::Conclude(batch) => self.conclude(batch),
                     Order::Dropped(stream, lost) => self.dropped(stream, lost),
@@ -66,6 +59,7 @@ impl Publisher {
                     }
                     Order::Set(set) => self.push(&Message::Set(set)),
                     Order::Certified(certificate) => self.push(&Message::Certificate(certificate)),
+                    Order::Intervened(intervention) => self.push(&Message::Intervention(intervention)),
                 }
                 self.exec.wake();
             }
@@ -74,7 +68,7 @@ impl Publisher {
             } else if last {
                 return;
             } else {
-                waker.wait_until(None);
+                waker.wait_until(Some(wake_by(None)));
             }
         }
     }
@@ -101,6 +95,7 @@ impl Publisher {
             let cause = record.cause;
             let message = Message::Frame(record);
             self.push(&message);
+            self.signs.published.add(1);
             self.report(Fact::Settled { job, finish, decoded, cause });
             // Last: the copy is in nobody's latency but the next frame's, every few seconds.
             if let (Some(pictures), Message::Frame(record)) = (&mut self.pictures, &message)
@@ -127,6 +122,7 @@ impl Publisher {
     fn dropped(&mut self, stream: StreamId, lost: Lost) {
         let record = Message::Frame(self.records.dropped(stream, &lost, 0, clock::now()));
         let period = self.records.period(stream);
+        self.signs.published.add(lost.count);
         for outlet in &mut self.outlets {
             outlet.push_run(&record, lost.count, period);
         }

@@ -6,6 +6,7 @@ use crate::job::DropReason;
 use crate::pipeline::{CertificateTotals, Pipeline, StreamTotals};
 use crate::publish::SinkReport;
 use crate::publish::pictures::PicturesReport;
+use crate::runtime::Interventions;
 use crate::stats::{Copies, CopyStage, Histogram, Ledger};
 use crate::stream::StreamState;
 use crate::watchdog::Rung;
@@ -40,8 +41,9 @@ pub struct Finished {
     duration: Duration,
     /// Nanoseconds since 1970 at its end; a simulation has none.
     pub(super) ended_wall: Option<u64>,
-    /// Cameras whose thread did not come back; their last frames may be missing here.
+    /// Cameras whose thread did not come back; their last frames may be missing here. And what else did not.
     pub stuck: Vec<String>,
+    pub(super) interventions: Interventions,
 }
 
 impl Finished {
@@ -66,6 +68,7 @@ impl Finished {
             duration,
             ended_wall: None,
             stuck: Vec::new(),
+            interventions: Interventions::default(),
         }
     }
 
@@ -109,6 +112,12 @@ impl Finished {
     #[must_use]
     pub fn certificate(&self) -> CertificateTotals {
         self.certificate
+    }
+
+    /// What the supervisor did.
+    #[must_use]
+    pub fn interventions(&self) -> Interventions {
+        self.interventions
     }
 
     /// Latencies of all streams.
@@ -192,6 +201,16 @@ impl Finished {
                 "failed": pictures.failed,
                 "error": pictures.error,
             })),
+            "supervision": {
+                "captures_given_up": self.interventions.captures_given_up,
+                "captures_replaced": self.interventions.captures_replaced,
+                "captures_quarantined": self.interventions.captures_quarantined,
+                "accelerators_given_up": self.interventions.accelerators_given_up,
+                "accelerators_replaced": self.interventions.accelerators_replaced,
+                "threads_stuck": self.interventions.threads_stuck,
+                "outputs_stuck": self.interventions.outputs_stuck,
+                "pauses": self.interventions.pauses,
+            },
             "stuck": self.stuck,
             "versions": versions,
         })

@@ -14,6 +14,7 @@
 
 use crate::job::BatchJob;
 use crate::sched::Schedule;
+use crate::stream::StreamId;
 use crate::time::Instant;
 use std::time::Duration;
 
@@ -103,6 +104,11 @@ impl<P> Police<P> {
         let held = self.meters.iter().filter(|meter| meter.held.is_some());
         self.next = held.map(Meter::opens).min();
         None
+    }
+
+    /// Whether this frame is held back.
+    pub(super) fn holds(&self, stream: StreamId, sequence: u64) -> bool {
+        self.meters[stream.index()].held.as_ref().is_some_and(|held| held.job.sequence == sequence)
     }
 
     /// Any that is held back, to end it.

@@ -480,6 +480,18 @@ impl<P> Scheduler<P> {
         }
     }
 
+    /// Whether a frame waits here, or is held back.
+    #[must_use]
+    pub fn holds(&self, stream: StreamId, sequence: u64) -> bool {
+        let waiting = &self.queues[stream.index()];
+        waiting.iter().any(|waiting| waiting.job.sequence == sequence) || self.police.holds(stream, sequence)
+    }
+
+    /// The accelerator is gone, or another: for a while nothing is certain.
+    pub fn accelerator_lost(&mut self, now: Instant) {
+        self.guard_until = self.guard_until.max(now + HOLD);
+    }
+
     /// Puts critical streams first until told otherwise, whatever else is seen.
     pub fn set_guard(&mut self, on: bool) {
         self.guard_asked = on;

@@ -28,6 +28,9 @@ impl Digest {
                 let (holds, streams) = (u64::from(certificate.holds), u64::from(certificate.streams));
                 self.put([4, certificate.at.as_nanos(), holds, streams]);
             }
+            Message::Intervention(intervention) => {
+                self.put([5, intervention.at.as_nanos(), intervention.action as u64]);
+            }
         }
         self.hash.update(&self.words);
     }

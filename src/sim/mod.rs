@@ -97,7 +97,7 @@ impl Simulation {
 #[must_use]
 pub fn service_of(board: &Board) -> Option<Settings> {
     match board.accelerator.backend {
-        BackendSpec::Simulated { intercept, slope, jitter, seed, fail_every } => {
+        BackendSpec::Simulated { intercept, slope, jitter, seed, fail_every, .. } => {
             Some(Settings { jitter, seed, fail_every, ..Settings::linear(intercept, slope) })
         }
         BackendSpec::OnnxRuntime { .. } | BackendSpec::TensorRt { .. } => None,

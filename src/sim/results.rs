@@ -33,6 +33,7 @@ impl<'b> Lines<'b> {
             Message::Set(record) => record.finished,
             Message::Event(event) => event.at,
             Message::Certificate(certificate) => certificate.at,
+            Message::Intervention(intervention) => intervention.at,
         };
         self.recent.note(message);
         json::message(out, self.board, &self.recent, at.as_nanos(), message);

@@ -110,6 +110,7 @@ async fn until_end(
             signal = signals.next() => return End::Signal(signal),
             _ = looks.tick() => {}
         }
+        running.tell();
         let now = clock::now();
         if let Some(snapshot) = running.answer() {
             status.show(now, &snapshot);

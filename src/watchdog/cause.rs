@@ -22,6 +22,8 @@ pub enum Cause {
     Early(f64),
     /// The backend failed a batch.
     Fault,
+    /// A thread that everything goes through does not come back.
+    Stuck(&'static str),
     /// Heat, power or other work takes this share of the accelerator away.
     Pressure(f64),
     /// The next rung fits again; the load is now this share.
@@ -45,6 +47,7 @@ impl fmt::Display for Cause {
                 write!(f, "camera early: one delivers {:.0} % more than the board says", (rate - 1.0) * 100.0)
             }
             Self::Fault => f.write_str("fault: the accelerator failed a batch"),
+            Self::Stuck(thread) => write!(f, "stuck: the thread {thread} does not come back"),
             Self::Pressure(lost) => {
                 write!(f, "pressure: heat, power or other work takes {:.0} % away", lost * 100.0)
             }

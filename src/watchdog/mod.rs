@@ -331,6 +331,12 @@ impl Watchdog {
         self.certificate.fail(Cause::Fault);
     }
 
+    /// A thread that everything goes through does not come back.
+    pub fn stuck(&mut self, thread: &'static str) {
+        self.certificate.fail(Cause::Stuck(thread));
+        self.urgent = true;
+    }
+
     /// What weighs on the accelerator has changed.
     pub fn pressure(&mut self, pressure: Pressure) {
         self.pressure = pressure;

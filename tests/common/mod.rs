@@ -79,6 +79,7 @@ pub fn board(streams: Vec<Stream>, intercept: Duration, slope: Duration, max_bat
                 jitter: Duration::ZERO,
                 seed: 1,
                 fail_every: 0,
+                hang_at: None,
             },
             max_batch,
         },

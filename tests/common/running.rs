@@ -92,6 +92,7 @@ fn start_parts(
         outputs: publish::start(&[], &board, "test").expect("no outputs"),
         pictures: None,
         copies: Arc::new(Copies::default()),
+        supervised: None,
     };
     let running = Running::start(parts, || false).expect("threads");
     let view = Some(running.new_snapshot());

@@ -179,6 +179,10 @@ impl Live {
 }
 
 impl Source for Live {
+    fn resume(&mut self, next: u64) {
+        self.next = next;
+    }
+
     fn open(&mut self, resources: &Resources) -> Result<Opened, SourceError> {
         self.stop();
         self.down = true;

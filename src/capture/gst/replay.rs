@@ -33,6 +33,8 @@ pub struct Replay {
     phase: Duration,
     period: Duration,
     wanted: Wanted,
+    /// Number of the first release that is to be dealt with.
+    first: u64,
     grid: Option<Grid>,
     playing: Option<Playing>,
     ended: bool,
@@ -66,6 +68,7 @@ impl Replay {
             phase,
             period: stream.period,
             wanted: Wanted::by(stream),
+            first: 0,
             grid: None,
             playing: None,
             ended: false,
@@ -173,9 +176,13 @@ impl Playing {
 }
 
 impl Source for Replay {
+    fn resume(&mut self, next: u64) {
+        self.first = next;
+    }
+
     fn open(&mut self, resources: &Resources) -> Result<Opened, SourceError> {
-        let (first, period) = (resources.start + self.phase, self.period);
-        self.grid.get_or_insert_with(|| Grid::new(first, period, Duration::ZERO, 0));
+        let (start, period, first) = (resources.start + self.phase, self.period, self.first);
+        self.grid.get_or_insert_with(|| Grid::new(start, period, Duration::ZERO, 0).from(first));
         self.playing = None;
         self.down = true;
         let (playing, opened) = self.play(resources, true)?;

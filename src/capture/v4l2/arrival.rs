@@ -99,11 +99,11 @@ fn watch(events: &OwnedFd, node: &Path) -> bool {
     if let Some(nearest) = nearest {
         folders().nth(nearest + 1).map(add);
     }
-    // The node itself may stand elsewhere than its name, and changes its owner there.
-    if let Ok(real) = node.canonicalize()
-        && let Some(folder) = real.parent()
+    // The node itself may stand elsewhere than its name, be missing there, and change its owner there.
+    if let (Some(folder), Ok(target)) = (node.parent(), node.read_link())
+        && let Some(real) = folder.join(target).parent()
     {
-        add(folder);
+        add(real);
     }
     nearest.is_some()
 }

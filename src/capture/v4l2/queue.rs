@@ -30,7 +30,7 @@ use crate::time::Instant;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::time::Timespec;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use v4l::v4l_sys as sys;
 
 /// Most buffers that drivers take.
@@ -497,14 +497,16 @@ impl Queue {
         }
     }
 
-    /// Waits until the driver has something to say, or until `until`.
-    pub fn wait(&self, until: Instant) {
+    /// Waits until the driver or `other` has something to say, or until `until`.
+    pub fn wait(&self, until: Instant, other: Option<BorrowedFd<'_>>) {
         let left = until.since(clock::now());
         let timeout = Timespec {
             tv_sec: left.as_secs().try_into().unwrap_or(i64::MAX),
             tv_nsec: left.subsec_nanos().into(),
         };
-        let mut files = [PollFd::new(&self.device, PollFlags::IN)];
+        let other = other.unwrap_or(self.device.as_fd());
+        let mut files =
+            [PollFd::new(&self.device, PollFlags::IN), PollFd::from_borrowed_fd(other, PollFlags::IN)];
         // A signal or a fault ends the wait; what there is to say comes with the next `dequeue`.
         let ready = poll(&mut files, Some(&timeout));
         if ready.is_ok_and(|ready| ready > 0) && files[0].revents().intersects(NOT_A_FRAME) {

@@ -62,6 +62,11 @@ impl Sequence {
         *self = Self { next: self.next, ..Self::default() };
     }
 
+    /// Frames before number `next` have been told by somebody else.
+    pub fn resume(&mut self, next: u64) {
+        self.next = next;
+    }
+
     /// A frame that the driver calls `sequence` has come.
     pub fn take(&mut self, sequence: u32) -> Step {
         let step = self.last.map(|last| sequence.wrapping_sub(last));

@@ -2,18 +2,21 @@
 
 use super::arrival::Arrival;
 use super::explain::Words;
+use super::format::is_jpeg;
+use super::mjpeg::Mjpeg;
 use super::open::{Ready, Wanted};
 use super::queue::{self, Filled, Queue};
 use super::sequence::Sequence;
 use super::stamp::{Clock, Stamps};
 use crate::board::{self, Stream};
 use crate::capture::{Captured, Next, Opened, Resources, Source, SourceError, faults, lost};
-use crate::image::{Colorimetry, ImageLayout, Plane};
+use crate::image::{ImageLayout, Plane};
 use crate::job::{DropReason, Lost};
 use crate::platform::clock;
 use crate::pool::{FrameRef, Share};
 use crate::stats::{Copies, CopyStage};
 use crate::time::Instant;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,18 +45,20 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// **Numbers** are the driver's sequence made endless (module `sequence`): its gaps are frames that were lost; by the
 /// driver, or, when it had no buffer to fill, because frames were not taken (`SourceLate`) or not let go (`NoSlot`).
 /// Numbers go on when the camera is opened again; what was never captured while it was down has no number.
+///
+/// **JPEG images** go through a decoder on a thread of its own (module `mjpeg`), and so do the losses between them, which
+/// come out in their place.
 #[derive(Debug)]
 pub struct Camera {
+    stream: Stream,
     wanted: Wanted,
     words: Words,
-    /// How colours are to be read, if the board says so.
-    color: Option<Colorimetry>,
-    /// A hardware trigger releases its frames: silence is the trigger's.
-    triggered: bool,
     /// Slots that are left free for others: faults take their own.
     spare: usize,
     sequence: Sequence,
     session: Option<Session>,
+    /// Where the camera sends JPEG images. Kept after the session, until what was in it has been told.
+    decoder: Option<Mjpeg>,
     /// Stamp of the last frame.
     last: Instant,
     /// What was said by the last frame and has not been passed on.
@@ -92,6 +97,7 @@ impl Camera {
     #[must_use]
     pub fn new(stream: &Stream, camera: &board::V4l2) -> Self {
         Self {
+            stream: stream.clone(),
             wanted: Wanted {
                 camera: camera.clone(),
                 format: stream.format,
@@ -100,11 +106,10 @@ impl Camera {
                 period: stream.period,
             },
             words: Words { stream: stream.id.clone(), device: camera.device.clone(), rate: None },
-            color: stream.color,
-            triggered: stream.trigger.is_some(),
             spare: if stream.faults.is_some() { faults::SLOTS } else { 0 },
             sequence: Sequence::default(),
             session: None,
+            decoder: None,
             last: Instant::default(),
             pending: heapless::Deque::new(),
             retired: Vec::new(),
@@ -117,20 +122,25 @@ impl Camera {
         self.bury()?;
         let mut notes = Vec::new();
         let (device, mut agreed) = self.wanted.open(&mut self.words, &mut notes)?;
-        let by = match (self.color, agreed.color) {
+        let by = match (self.stream.color, agreed.color) {
             (Some(_), _) => "the board",
+            (None, _) if is_jpeg(agreed.fourcc) => "JFIF",
             (None, Some(_)) => "the driver",
             (None, None) => "size",
         };
-        agreed.color = self.color.or(agreed.color);
+        agreed.color = self.stream.color.or(agreed.color);
         let share = resources.share.clone();
         let Ready { mut queue, copies: is_copied, foreign } =
             self.wanted.prepare(device, agreed, &share, self.spare, &self.words, &mut notes)?;
+        self.decoder = match queue.layout() {
+            Some(_) => None,
+            None => Some(Mjpeg::start(&self.stream, resources, agreed.planes[0].bytes)?),
+        };
         let started = clock::now();
         queue.start().map_err(|error| self.words.failed("STREAMON", &error))?;
         self.sequence.reopen();
-        let packed = ImageLayout::packed(self.wanted.format, self.wanted.width, self.wanted.height);
-        let layout = queue.layout().unwrap_or(packed);
+        let decoded = self.decoder.as_ref().map(|decoder| *decoder.layout());
+        let layout = queue.layout().or(decoded).ok_or_else(|| SourceError::closed(&self.stream.id))?;
         notes.push(format!("colours {:?} {:?} by {by}", layout.color.matrix, layout.color.range));
         self.session = Some(Session {
             queue,
@@ -157,7 +167,7 @@ impl Camera {
         let filled = loop {
             match session.queue.dequeue() {
                 Ok(Some(filled)) => break filled,
-                Ok(None) if clock::now() < until => session.queue.wait(until),
+                Ok(None) if clock::now() < until => session.queue.wait(until, None),
                 Ok(None) => return Ok("no frame yet: it may wait for a trigger, or for light".to_owned()),
                 Err(error) => return Err(failed(&self.words, &error)),
             }
@@ -178,23 +188,41 @@ impl Camera {
         let Some(session) = &mut self.session else { return };
         let arrived = clock::now();
         let (captured, _) = session.stamps.convert(filled.time, filled.clock, arrived);
-        let captured = captured.max(self.last);
+        let last = self.last;
+        let captured = captured.max(last);
         let step = self.sequence.take(filled.sequence);
-        let reason = session.blame(filled, self.last);
+        let reason = session.blame(filled, last);
         session.late = arrived.since(captured) > self.wanted.period * 2;
         (session.heard, session.awake) = (arrived, true);
         let outcome = session.frame(filled);
+        self.last = captured;
         if step.lost > 0 {
             let back = self.wanted.period.saturating_mul(u32::try_from(step.lost).unwrap_or(u32::MAX));
-            let first = captured.saturating_sub(back).max(self.last);
+            let first = captured.saturating_sub(back).max(last);
             let gap = Lost { sequence: step.number - step.lost, count: step.lost, captured: first, reason };
-            self.queue(Next::Lost(gap));
+            self.tell_lost(gap);
         }
-        self.last = captured;
-        self.queue(match outcome {
-            Ok(frame) => Next::Frame(Captured { sequence: step.number, captured, frame }),
-            Err(reason) => Next::Lost(lost(step.number, captured, reason)),
-        });
+        match (outcome, &mut self.decoder) {
+            (Ok(image), Some(decoder)) => {
+                let length = image.layout().width as usize;
+                let begin = image.layout().planes[0].offset;
+                decoder.submit(&image.bytes()[begin..begin + length], step.number, captured);
+            }
+            (Ok(frame), None) => self.queue(Next::Frame(Captured { sequence: step.number, captured, frame })),
+            (Err(reason), _) => self.tell_lost(lost(step.number, captured, reason)),
+        }
+    }
+
+    fn tell_lost(&mut self, lost: Lost) {
+        match &mut self.decoder {
+            Some(decoder) => decoder.lose(lost),
+            None => self.queue(Next::Lost(lost)),
+        }
+    }
+
+    /// What has been said and not passed on.
+    fn said(&mut self) -> Option<Next> {
+        self.pending.pop_front().or_else(|| self.decoder.as_mut()?.next())
     }
 
     fn queue(&mut self, next: Next) {
@@ -228,6 +256,8 @@ impl Camera {
 
     /// Why a camera that has said nothing for too long has failed.
     fn silence(&mut self, now: Instant) -> Option<SourceError> {
+        // A trigger's silence is not the camera's.
+        let triggered = self.stream.trigger.is_some();
         let session = self.session.as_mut()?;
         // Who was stopped, or ran on a machine that was, has heard nothing meanwhile.
         if now.since(std::mem::replace(&mut session.seen, now)) > PAUSED {
@@ -236,7 +266,7 @@ impl Camera {
         let patience = if session.awake { SILENCE } else { FIRST_SILENCE };
         let patience = patience.max(self.wanted.period.saturating_mul(10));
         // A driver without buffers can't speak.
-        let dumb = !self.triggered && session.queue.with_driver() > 0 && now.since(session.heard) > patience;
+        let dumb = !triggered && session.queue.with_driver() > 0 && now.since(session.heard) > patience;
         dumb.then(|| {
             let what = format!("no frame for {patience:.1?}");
             self.words.error(what, "check the camera, its cable and its trigger mode; it is opened again")
@@ -334,6 +364,10 @@ impl Session {
 }
 
 impl Source for Camera {
+    fn resume(&mut self, next: u64) {
+        self.sequence.resume(next);
+    }
+
     fn open(&mut self, resources: &Resources) -> Result<Opened, SourceError> {
         self.stop();
         self.down = true;
@@ -349,8 +383,10 @@ impl Source for Camera {
 
     fn next(&mut self, until: Instant) -> Next {
         loop {
-            if let Some(next) = self.pending.pop_front() {
-                return next;
+            match self.said() {
+                Some(Next::Failed(error)) => return self.fail(error),
+                Some(next) => return next,
+                None => {}
             }
             match self.turn() {
                 Ok(true) => continue,
@@ -366,23 +402,31 @@ impl Source for Camera {
             }
             if let Some(Session { queue, .. }) = &self.session {
                 let dry = queue.with_driver() < LOW;
-                queue.wait(if dry { until.min(now + GLANCE) } else { until });
+                let until = if dry { until.min(now + GLANCE) } else { until };
+                queue.wait(until, self.decoder.as_ref().map(Mjpeg::as_fd));
             }
         }
     }
 
     fn missed(&mut self, now: Instant) -> Option<Lost> {
         let reason = if self.down { DropReason::SourceDown } else { DropReason::Shutdown };
+        if let Some(decoder) = &mut self.decoder {
+            decoder.abandon(reason);
+        }
         loop {
             if matches!(self.pending.front(), Some(Next::Frame(frame)) if frame.captured > now) {
                 return None;
             }
-            match self.pending.pop_front() {
+            match self.said() {
                 Some(Next::Lost(gap)) => return Some(gap),
                 Some(Next::Frame(frame)) => return Some(lost(frame.sequence, frame.captured, reason)),
                 Some(_) => {}
                 // What the driver holds filled has been captured.
-                None if self.turn().is_ok_and(|taken| taken) => {}
+                None if self.turn().is_ok_and(|taken| taken) => {
+                    if let Some(decoder) = &mut self.decoder {
+                        decoder.abandon(reason);
+                    }
+                }
                 None => return None,
             }
         }
