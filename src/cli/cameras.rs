@@ -411,3 +411,217 @@ fn control_json((control, value): &(Control, Option<i64>)) -> Value {
         "inactive": control.is_inactive(),
     })
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+    use ocelli::capture::v4l2::inventory::{Fourcc, Identity, Kind};
+    use ocelli::image::PixelFormat;
+
+    fn webcam(number: u32, card: &str) -> Node {
+        let rates = |rates: &[f64]| -> Vec<Interval> {
+            rates.iter().map(|rate| Interval::Exactly(Duration::from_secs_f64(1.0 / rate))).collect()
+        };
+        let offered = |fourcc: &[u8; 4], format, is_jpeg, sizes: &[(u32, u32, &[f64])]| Offered {
+            fourcc: Fourcc(*fourcc),
+            description: "in the driver's words".to_owned(),
+            format,
+            is_jpeg,
+            sizes: sizes.iter().map(|(w, h, fps)| (Size::Exactly(*w, *h), rates(fps))).collect(),
+        };
+        let control = |name: &str, kind, flags, menu: &[(i64, &str)]| Control {
+            id: 1,
+            name: name.to_owned(),
+            kind,
+            minimum: 0,
+            maximum: 255,
+            step: 1,
+            default: 128,
+            flags,
+            menu: menu.iter().map(|(value, name)| (*value, (*name).to_owned())).collect(),
+        };
+        let camera = Camera {
+            identity: Identity {
+                driver: "uvcvideo".to_owned(),
+                card: card.to_owned(),
+                bus: "usb-0000:00:14.0-2".to_owned(),
+                capabilities: 0,
+            },
+            multi_planar: false,
+            input: Some(("Camera 1".to_owned(), true)),
+            memory: vec!["mmap", "userptr"],
+            usb: Some(UsbBus {
+                number: 1,
+                speed: 480,
+                cameras: vec![format!("{card} (/dev/video{number})"), "Thermal (/dev/video6)".to_owned()],
+            }),
+            usb_speed: Some(480),
+            holders: vec!["cheese (process 12)".to_owned()],
+            formats: vec![
+                offered(
+                    b"YUYV",
+                    Some(PixelFormat::Yuy2),
+                    false,
+                    &[(640, 480, &[29.97, 15.0]), (1280, 720, &[10.0])],
+                ),
+                offered(b"MJPG", None, true, &[]),
+                offered(b"H264", None, false, &[(1920, 1080, &[30.0])]),
+            ],
+            controls: vec![
+                (control("gain", Kind::Integer { wide: false }, 0, &[]), Some(7)),
+                (control("auto_exposure", Kind::Menu, 0, &[(1, "Manual"), (3, "Auto")]), Some(3)),
+                (control("exposure", Kind::Integer { wide: false }, 0x10, &[]), None),
+                (control("region", Kind::Other, 0, &[]), None),
+            ],
+            proposal: Some(Proposal {
+                fourcc: Fourcc(*b"YUYV"),
+                format: PixelFormat::Yuy2,
+                is_jpeg: false,
+                width: 640,
+                height: 480,
+                fps: 29.97,
+                is_guess: false,
+            }),
+        };
+        Node {
+            path: format!("/dev/video{number}").into(),
+            by_path: Some(
+                format!("/dev/v4l/by-path/pci-0000:00:14.0-usb-0:{number}:1.0-video-index0").into(),
+            ),
+            by_id: None,
+            name: card.to_owned(),
+            what: What::Camera(Box::new(camera)),
+        }
+    }
+
+    fn other(number: u32, what: What) -> Node {
+        Node {
+            path: format!("/dev/video{number}").into(),
+            by_path: None,
+            by_id: None,
+            name: "HD".to_owned(),
+            what,
+        }
+    }
+
+    /// A board with these lines after its head.
+    fn board(lines: &str) -> Result<Board, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("board.toml");
+        let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/person-ssdlite.int8.toml");
+        let head = format!(
+            "config_version = 1\n[accelerator]\nbackend = \"simulated\"\nintercept_ms = 1\nslope_ms = 1\n\
+             max_batch = 4\n[models.person]\nmanifest = {:?}\n",
+            manifest
+        );
+        std::fs::write(&path, head + lines).unwrap();
+        Board::load(&path).map_err(|problems| problems.to_string())
+    }
+
+    #[test]
+    fn what_is_proposed_is_a_board() {
+        let mut nodes =
+            vec![webcam(0, "HD \"Pro\" Webcam: C920"), webcam(2, "HD \"Pro\" Webcam: C920"), webcam(4, "é")];
+        let What::Camera(last) = &mut nodes[2].what else { panic!() };
+        last.usb = None;
+        let proposal = last.proposal.as_mut().unwrap();
+        (proposal.is_jpeg, proposal.fourcc, proposal.format) = (true, Fourcc(*b"MJPG"), PixelFormat::Nv12);
+        (proposal.is_guess, proposal.fps) = (true, 30.0);
+        let found = found(&nodes, None, &[]);
+        let snippets: Vec<&str> = found.iter().filter_map(|found| found.snippet.as_deref()).collect();
+        let board = board(&snippets.join("\n")).unwrap();
+        assert_eq!(board.warnings, [] as [String; 0]);
+        let ids: Vec<&str> = board.streams.iter().map(|stream| stream.id.as_str()).collect();
+        assert_eq!(ids, ["hd-pro-webcam-c920", "hd-pro-webcam-c920-2", "camera"]);
+        let devices: Vec<String> =
+            wanted(&board).iter().map(|(_, device)| device.display().to_string()).collect();
+        assert_eq!(devices[1], "/dev/v4l/by-path/pci-0000:00:14.0-usb-0:2:1.0-video-index0");
+        assert!(
+            snippets[0].contains("147 of the USB bus's 384 Mbit/s") && snippets[0].contains("fps = 29.97")
+        );
+        assert!(
+            snippets[2].contains("decoded by the CPU") && snippets[2].contains("a guess"),
+            "{}",
+            snippets[2]
+        );
+    }
+
+    #[test]
+    fn a_boards_own_cameras_are_not_proposed_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let device = folder.path().join("video0");
+        std::fs::write(&device, "").unwrap();
+        let mut nodes = [webcam(0, "front"), webcam(2, "rear")];
+        nodes[0].path.clone_from(&device);
+        let stream = |id: &str, device: &Path| {
+            format!(
+                "[[streams]]\nid = {id:?}\nsource = {{ type = \"v4l2\", device = {device:?} }}\nfps = 30\n\
+                 size = [640, 480]\nformat = \"YUY2\"\nlatency_bound_ms = 100\nmodel = \"person\"\n"
+            )
+        };
+        let gone = Path::new("/dev/v4l/by-path/gone");
+        let board = board(&(stream("rear", &device) + &stream("left", gone))).unwrap();
+        let wanted = wanted(&board);
+        let found = found(&nodes, Some(&board), &wanted);
+        assert_eq!((found[0].streams.as_slice(), &found[0].snippet), (&["rear"][..], &None));
+        assert!(found[1].snippet.as_ref().unwrap().contains("id = \"rear-2\""), "{:?}", found[1].snippet);
+        assert!(table(&found, &nodes).contains("  streams   rear\n"));
+        let json = to_json(&found, &nodes, &[&("left", gone)]);
+        assert_eq!(json["cameras"][0]["streams"], json!(["rear"]));
+        assert_eq!(json["missing"], json!([{ "stream": "left", "device": gone }]));
+    }
+
+    #[test]
+    fn a_camera_is_shown_with_all_that_it_offers() {
+        let nodes = [webcam(0, "HD Webcam"), other(1, What::Other("metadata of a camera, not its pictures"))];
+        let found = found(&nodes, None, &[]);
+        let expected = "\
+/dev/video0  HD Webcam (uvcvideo, usb-0000:00:14.0-2)
+  name      /dev/v4l/by-path/pci-0000:00:14.0-usb-0:0:1.0-video-index0
+  usb       bus 1, 480 Mbit/s, 384 for cameras; also on it: Thermal (/dev/video6)
+  input     Camera 1
+  memory    mmap, userptr; single-planar
+  in use by cheese (process 12)
+  YUYV      YUY2    640x480 at 29.97, 15 fps
+                    1280x720 at 10 fps
+  MJPG      mjpeg   sizes not told
+  H264      -       1920x1080 at 30 fps
+  controls  gain           7; 0 to 255, usually 128
+            auto_exposure  3; one of 1 (Manual), 3 (Auto), usually 128
+            exposure       0 to 255, usually 128; decided by an automatic now
+            region         not to be set by a board
+
+no cameras:
+  /dev/video1  HD: metadata of a camera, not its pictures
+
+# For a board file; `ocelli check` says whether all of it is right.
+
+# HD Webcam: YUYV, 147 of the USB bus's 384 Mbit/s
+[[streams]]
+";
+        let shown = table(&found, &nodes);
+        assert!(shown.starts_with(expected), "{shown}");
+        let json = to_json(&found, &nodes, &[]);
+        assert_eq!(
+            json["cameras"][0]["formats"][0]["sizes"][0],
+            json!({ "size": [640, 480], "fps": [29.97, 15.0] })
+        );
+        assert_eq!(json["cameras"][0]["controls"][1]["menu"], json!({ "1": "Manual", "3": "Auto" }));
+        assert_eq!(json["other_nodes"][0]["node"], "/dev/video1");
+    }
+
+    #[test]
+    fn without_a_camera_it_says_what_to_look_at() {
+        assert!(table(&[], &[]).contains("modprobe uvcvideo"));
+        assert_eq!(to_json(&[], &[], &[])["cameras"], json!([]));
+        let why = "Permission denied: give the user the group `video`".to_owned();
+        let nodes = [other(0, What::Closed { why, forbidden: true })];
+        let shown = table(&found(&nodes, None, &[]), &nodes);
+        assert_eq!(
+            shown,
+            "no camera among these:\n  /dev/video0  HD: Permission denied: give the user the group `video`"
+        );
+        assert_eq!(to_json(&[], &nodes, &[])["closed_nodes"][0]["forbidden"], true);
+    }
+}
