@@ -77,6 +77,7 @@ impl Camera {
 
     fn serve(&mut self, asked: &Realtime) -> Result<(), Replaced> {
         let mut pause = FIRST_PAUSE;
+        let mut resumes = self.port.seat.resumes;
         loop {
             let seat = &self.port.seat;
             let opened = seat.during(Phase::Opening, || self.source.open(&self.resources))?;
@@ -91,6 +92,10 @@ impl Camera {
             }
             if !seat.has_begun() {
                 self.await_beginning()?;
+            }
+            if std::mem::take(&mut resumes) {
+                // Nobody was there for what was released until now.
+                self.tell_missed(|lost| Lost { reason: DropReason::SourceDown, ..lost })?;
             }
             let since = clock::now();
             let left = match opened {
@@ -125,23 +130,31 @@ impl Camera {
                 }
             }
         }
-        self.tell_missed()?;
+        self.tell_missed(|lost| lost)?;
         self.port.flush();
         self.close()?;
         self.flags.ended.fetch_add(1, Ordering::AcqRel);
         Ok(())
     }
 
-    /// Waits until all cameras have been tried; releases before the run's beginning do not count.
+    /// Waits until all cameras have been tried; releases before the run's beginning do not count. They are taken
+    /// all the same, or a camera that streams already would find no buffer free when it counts.
     fn await_beginning(&mut self) -> Result<(), Replaced> {
         while self.flags.began.get().is_none() && !self.stopping() {
+            self.pass_over(clock::now())?;
             self.nap(clock::now() + Duration::from_millis(2))?;
         }
         if let Some(&began) = self.flags.began.get() {
-            while let Some(before) = self.missed(began)? {
-                self.port.seat.told(before.sequence + before.count);
-            }
+            self.pass_over(began)?;
             self.port.seat.begin();
+        }
+        Ok(())
+    }
+
+    /// Takes what was released up to `now`, and tells nobody.
+    fn pass_over(&mut self, now: Instant) -> Result<(), Replaced> {
+        while let Some(before) = self.missed(now)? {
+            self.port.seat.told(before.sequence + before.count);
         }
         Ok(())
     }
@@ -163,14 +176,19 @@ impl Camera {
         Ok(Left::Stopped)
     }
 
-    /// Pauses before the next try, reporting what is missed meanwhile; false when the run stops.
+    /// Pauses before the next try, or until the camera is back, reporting what is missed meanwhile; false when the
+    /// run stops.
     fn pause(&mut self, until: Instant) -> Result<bool, Replaced> {
         while clock::now() < until {
             if self.stopping() {
                 return Ok(false);
             }
-            self.nap(until.min(clock::now() + GLANCE))?;
-            self.tell_missed()?;
+            let glance = until.min(clock::now() + GLANCE);
+            let back = self.port.seat.during(Phase::Pausing, || self.source.await_return(glance))?;
+            self.tell_missed(|lost| lost)?;
+            if back {
+                break;
+            }
         }
         Ok(!self.stopping())
     }
@@ -183,10 +201,10 @@ impl Camera {
         self.port.seat.during(Phase::Watching, || self.source.missed(now))
     }
 
-    fn tell_missed(&mut self) -> Result<(), Replaced> {
+    fn tell_missed(&mut self, seen: impl Fn(Lost) -> Lost) -> Result<(), Replaced> {
         let now = clock::now();
         while let Some(lost) = self.missed(now)? {
-            self.port.tell(News::Lost(lost));
+            self.port.tell(News::Lost(seen(lost)));
         }
         Ok(())
     }
