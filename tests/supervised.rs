@@ -275,7 +275,7 @@ fn refused(bench: &Bench) -> Option<(Option<i32>, String)> {
         if !there.is_ok_and(|status| status.success()) {
             let reason = "run as root, and there is no setpriv to give capabilities up; install util-linux";
             // Past the capture: nothing is left out silently.
-            writeln!(std::io::stderr(), "SKIPPED: {reason}").unwrap();
+            std::io::stderr().write_all(format!("SKIPPED: {reason}\n").as_bytes()).unwrap();
             return None;
         }
         let less = "-sys_nice,-ipc_lock";

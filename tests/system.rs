@@ -27,7 +27,8 @@ fn ask(tool: &str, arguments: &[&str], here: &Path) -> Option<Output> {
         Err(error) => {
             let remedy = "install systemd to have the unit checked";
             // Past the capture: nothing is left out silently.
-            writeln!(std::io::stderr(), "SKIPPED: {tool} can't be run ({error}); {remedy}").unwrap();
+            let line = format!("SKIPPED: {tool} can't be run ({error}); {remedy}\n");
+            std::io::stderr().write_all(line.as_bytes()).unwrap();
             None
         }
     }
