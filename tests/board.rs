@@ -283,7 +283,7 @@ fn sources() {
         "type = \"synthetic\"",
         "type = \"syntetic\"",
         "11:19: streams[0].source.type = \"syntetic\"\n    not known here; did you mean \"synthetic\"? \
-         One of \"synthetic\", \"file\", \"uri\", \"pipeline\"",
+         One of \"synthetic\", \"file\", \"uri\", \"pipeline\", \"v4l2\"",
     );
     refused(
         "type = \"synthetic\"",
@@ -611,6 +611,66 @@ fn what_looks_wrong_is_said() {
     let late = "b/board.toml:11:58: streams[0].source.latency_ms: the jitter buffer alone takes the whole latency \
                 bound: every result will be late";
     assert_eq!(load(&format!("{HEAD}{text}")).unwrap().warnings, [late]);
+}
+
+#[test]
+fn a_v4l2_camera_says_what_it_takes() {
+    let source = |rest: &str| {
+        let path = "/dev/v4l/by-path/pci-0000:00:14.0-usb-0:2:1.0-video-index0";
+        FRONT
+            .replace("{ type = \"synthetic\" }", &format!("{{ type = \"v4l2\", device = \"{path}\"{rest} }}"))
+    };
+    let board = load(&format!("{HEAD}{}", source(""))).unwrap();
+    assert_eq!(board.warnings, Vec::<String>::new());
+    let shown = board.streams[0].source.to_string();
+    assert_eq!(shown, "v4l2 /dev/v4l/by-path/pci-0000:00:14.0-usb-0:2:1.0-video-index0, memory auto, raw");
+    let all = ", memory = \"userptr\", fourcc = \"NM12\", controls = { gain = -3, auto_exposure = 1 }";
+    let shown = load(&format!("{HEAD}{}", source(all))).unwrap().streams[0].source.to_string();
+    assert!(shown.ends_with("index0, memory userptr, raw NM12, auto_exposure = 1, gain = -3"), "{shown}");
+
+    let refused = |rest: &str, problem: &str| {
+        let said = said(&format!("{HEAD}{}", source(rest)));
+        assert!(said.contains(problem), "{said}");
+    };
+    refused(", memory = \"dma\"", "One of \"auto\", \"userptr\", \"mmap\", \"dmabuf\", \"copy\"");
+    refused(", encoding = \"h264\"", "\"raw\", \"mjpeg\"");
+    refused(", controls = { gain = \"high\" }", "streams[0].source.controls.gain = \"high\"");
+    refused(", fourcc = \"TOOLONG\"", "streams[0].source.fourcc");
+    refused(
+        ", encoding = \"mjpeg\", memory = \"userptr\"",
+        "JPEG images are decoded into the pool, never sent there; take it out (see streams[0].source.encoding",
+    );
+    refused(
+        ", encoding = \"mjpeg\", fourcc = \"MJPG\"",
+        "streams[0].source.fourcc = \"MJPG\"\n    has no use",
+    );
+}
+
+#[test]
+fn a_v4l2_device_has_one_user_and_a_stable_name() {
+    let stream = |id: &str, device: &str| {
+        FRONT
+            .replace("\"front\"", &format!("\"{id}\""))
+            .replace("{ type = \"synthetic\" }", &format!("{{ type = \"v4l2\", device = \"{device}\" }}"))
+    };
+    let numbered = load(&format!("{HEAD}{}", stream("front", "/dev/video2"))).unwrap();
+    assert_eq!(
+        numbered.warnings,
+        [
+            "b/board.toml:11:36: streams[0].source.device: /dev/video2 may be another camera after the next start; use \
+          its name in /dev/v4l/by-path"
+        ]
+    );
+    let twice =
+        said(&format!("{HEAD}{}{}", stream("a", "/dev/v4l/by-id/x"), stream("b", "/dev/v4l/by-id/x")));
+    assert_eq!(
+        twice,
+        "b/board.toml:19:37: streams[1].source.device = \"/dev/v4l/by-id/x\"\n    another stream takes its frames from \
+         this device; a device has one user (see streams[0].source.device at b/board.toml:11:37)\n1 problem in \
+         b/board.toml"
+    );
+    let relative = said(&format!("{HEAD}{}", stream("front", "video0")));
+    assert!(relative.contains("a device is named by its whole path"), "{relative}");
 }
 
 #[test]

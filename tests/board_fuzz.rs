@@ -74,7 +74,7 @@ path = "log.jsonl"
 "#;
 
 /// What is put into texts: keys, values and marks that mean something, and some that should not.
-const PIECES: [&str; 56] = [
+const PIECES: [&str; 59] = [
     "[[streams]]\n",
     "[streams]\n",
     "[[sets]]\n",
@@ -123,6 +123,9 @@ const PIECES: [&str; 56] = [
     "inherit = [\"board.toml\", \"person.toml\"]\n",
     "backend = \"tensorrt\"\n",
     "type = \"pipeline\"\n",
+    "type = \"v4l2\"\n",
+    "device = \"/dev/video0\"\n",
+    "controls = { gain = 1 }\n",
     "[[triggers]]\n",
     "trigger = \"left\"\n",
     "jitter_ms = 16.7\n",

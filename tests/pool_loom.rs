@@ -159,6 +159,39 @@ fn adopting_something_else_never_changes_a_frame() {
     });
 }
 
+/// The owner of a lease looks whether its slot is idle while the frame's last reference ends: when it is, everything
+/// has been read, and the owner may have it written to. (Loom would see a write beside the other thread's read.)
+#[test]
+fn an_idle_slot_has_been_read() {
+    loom::model(|| {
+        let slots = Arc::new(Slots::new(1));
+        let drops = Arc::new(AtomicUsize::new(0));
+        let slot = slots.take().unwrap();
+        // SAFETY: taken.
+        unsafe { slots.lease(slot) };
+        assert!(slots.is_idle(slot));
+        assert!(slots.adopt(slot, 1, Keeper(drops.clone())).is_ok());
+        assert!(!slots.is_idle(slot));
+        let theirs = slots.clone();
+        let other = thread::spawn(move || {
+            // SAFETY: the adopted frame's reference.
+            assert_eq!(unsafe { theirs.view(slot) }, Some(&1));
+            // SAFETY: the same, for the last time.
+            drop(unsafe { theirs.release(slot) });
+        });
+        if slots.is_idle(slot) {
+            assert!(slots.adopt(slot, 2, Keeper(drops.clone())).is_ok(), "nobody else puts frames there");
+            // SAFETY: the reference from just now.
+            drop(unsafe { slots.release(slot) });
+        }
+        other.join().unwrap();
+        assert!(slots.is_idle(slot));
+        // SAFETY: the lease from above.
+        unsafe { slots.end_lease(slot) };
+        assert!(!slots.is_idle(slot) && slots.free() == 1);
+    });
+}
+
 /// A lease ends while its frame's last reference ends: the slot is freed exactly once.
 #[test]
 fn a_lease_ends_beside_its_frame() {

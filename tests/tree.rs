@@ -18,8 +18,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     // Words for people, never on a frame's path.
     ("log", &["capture", "platform", "publish", "runtime", "telemetry", "cli", "main.rs"]),
     // The operating system.
+    ("rustix", &["capture/v4l2", "platform", "pool", "publish", "runtime", "telemetry", "cli"]),
     ("libc", &["platform/exit.rs"]),
-    ("rustix", &["platform", "pool", "publish", "runtime", "telemetry", "cli"]),
     ("thread_priority", &["platform"]),
     // One room each.
     ("gstreamer", &["capture/gst", "capture/mod.rs", "cli"]),
@@ -27,6 +27,9 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("gstreamer_app", &["capture/gst"]),
     ("gstreamer_base", &["capture/gst"]),
     ("gstreamer_video", &["capture/gst"]),
+    ("crossbeam_utils", &["capture/v4l2"]),
+    ("turbojpeg", &["capture/v4l2"]),
+    ("v4l", &["capture/v4l2"]),
     ("ort", &["infer/onnxruntime"]),
     ("half", &["infer"]),
     ("tokio", &["telemetry"]),
@@ -38,11 +41,11 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("image", &["publish/pictures.rs"]),
     // Text in and out.
     ("serde", &["image.rs", "job.rs", "stream.rs", "config", "model", "board", "publish", "runtime", "sim"]),
-    ("serde_json", &["config", "model", "board", "publish", "runtime", "sim", "bench", "cli"]),
+    ("serde_json", &["image.rs", "config", "model", "board", "publish", "runtime", "sim", "bench", "cli"]),
     ("schemars", &["image.rs", "stream.rs", "config", "model", "board", "publish", "sim"]),
     ("toml", &["config"]),
     ("toml_parser", &["config"]),
-    ("sha2", &["config", "model", "sim"]),
+    ("sha2", &["config", "model", "runtime/last", "sim"]),
     ("strsim", &["config"]),
 ];
 
@@ -52,10 +55,14 @@ const STAGES: &[&str] = &["capture", "sched", "infer", "decode", "align", "publi
 /// Files that may say `unsafe`.
 const UNSAFE: &[&str] = &[
     "capture/gst/memory.rs",
+    "capture/v4l2/device.rs",
+    "capture/v4l2/ioctl.rs",
+    "capture/v4l2/queue.rs",
     "infer/preprocess/simd/avx2.rs",
     "infer/preprocess/simd/neon.rs",
     "platform/exit.rs",
     "platform/watchdog_device.rs",
+    "pool/mapping.rs",
     "pool/mod.rs",
     "pool/slab.rs",
     "pool/slots.rs",

@@ -53,7 +53,10 @@ fn aligned(board: &Board, profile: &Profile) -> Option<usize> {
     let first = board.streams.first()?;
     let jitter = match &first.source {
         SourceSpec::Synthetic { jitter, .. } => *jitter,
-        SourceSpec::File { .. } | SourceSpec::Uri { .. } | SourceSpec::Pipeline { .. } => Duration::ZERO,
+        SourceSpec::File { .. }
+        | SourceSpec::Uri { .. }
+        | SourceSpec::Pipeline { .. }
+        | SourceSpec::V4l2(_) => Duration::ZERO,
     };
     let equal = board.streams.iter().all(|stream| {
         (stream.period, stream.latency_bound, stream.model)

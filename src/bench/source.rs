@@ -114,9 +114,10 @@ impl Memory {
     pub(super) fn new(stream: &Stream) -> Self {
         let (phase, jitter, seed) = match stream.source {
             SourceSpec::Synthetic { phase, jitter, seed } => (phase, jitter, seed),
-            SourceSpec::File { .. } | SourceSpec::Uri { .. } | SourceSpec::Pipeline { .. } => {
-                (Duration::ZERO, Duration::ZERO, 0)
-            }
+            SourceSpec::File { .. }
+            | SourceSpec::Uri { .. }
+            | SourceSpec::Pipeline { .. }
+            | SourceSpec::V4l2(_) => (Duration::ZERO, Duration::ZERO, 0),
         };
         let mut layout = ImageLayout::packed(stream.format, stream.width, stream.height);
         layout.color = stream.color.unwrap_or(layout.color);

@@ -95,7 +95,7 @@ fn copy(stream: &Stream, index: usize, offer: Offer, settings: &Settings) -> Str
             *jitter = (*jitter).min(stream.period.mul_f64(0.99));
         }
         (Sources::Board, SourceSpec::File { phase, .. }) => *phase = drawn,
-        (Sources::Board, SourceSpec::Uri { .. } | SourceSpec::Pipeline { .. }) => {}
+        (Sources::Board, SourceSpec::Uri { .. } | SourceSpec::Pipeline { .. } | SourceSpec::V4l2(_)) => {}
         (Sources::Memory, source) => {
             *source = SourceSpec::Synthetic { phase: drawn, jitter: Duration::ZERO, seed: own_seed };
         }

@@ -1,8 +1,8 @@
 //! A board in words, every resolved value included: what `ocelli check` prints.
 
 use super::{
-    Asked, BackendSpec, Board, Faults, HardwareWatchdog, Output, OutputTo, Realtime, SourceSpec, Stream,
-    Supervision, Trigger,
+    Asked, BackendSpec, Board, Encoding, Faults, HardwareWatchdog, Output, OutputTo, Realtime, SourceSpec,
+    Stream, Supervision, Trigger, V4l2, V4l2Memory,
 };
 use crate::stream::Criticality;
 use std::fmt;
@@ -115,7 +115,39 @@ impl fmt::Display for SourceSpec {
                 let words = description.to_string();
                 write!(f, "pipeline `{}`", words.split_whitespace().collect::<Vec<_>>().join(" "))
             }
+            Self::V4l2(camera) => write!(f, "{camera}"),
         }
+    }
+}
+
+impl fmt::Display for V4l2 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "v4l2 {}, memory {}, {}", self.device.display(), self.memory, self.encoding)?;
+        if let Some(fourcc) = &self.fourcc {
+            write!(f, " {fourcc}")?;
+        }
+        self.controls.iter().try_for_each(|(name, value)| write!(f, ", {name} = {value}"))
+    }
+}
+
+impl fmt::Display for V4l2Memory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::Userptr => "userptr",
+            Self::Mmap => "mmap",
+            Self::Dmabuf => "dmabuf",
+            Self::Copy => "copy",
+        })
+    }
+}
+
+impl fmt::Display for Encoding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Raw => "raw",
+            Self::Mjpeg => "mjpeg",
+        })
     }
 }
 

@@ -14,6 +14,7 @@ use crate::config::{Problems, Surroundings, System};
 use crate::image::{Colorimetry, PixelFormat};
 use crate::model::Model;
 use crate::stream::{Criticality, ModelId, StreamId};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -164,6 +165,55 @@ pub enum SourceSpec {
         /// As for gst-launch-1.0, without a sink.
         description: Address,
     },
+    /// A V4L2 device; live, stamped by its driver.
+    V4l2(V4l2),
+}
+
+/// A camera behind a V4L2 device node.
+#[derive(Clone, Debug, PartialEq)]
+pub struct V4l2 {
+    /// The device node, best by its name in /dev/v4l/by-path or by-id.
+    pub device: PathBuf,
+    /// Where the driver puts frames.
+    pub memory: V4l2Memory,
+    /// What the camera sends.
+    pub encoding: Encoding,
+    /// Which of the V4L2 formats that the stream's format can be; `None`: the first that the camera has.
+    pub fourcc: Option<String>,
+    /// Values of controls, by their V4L2 names.
+    pub controls: BTreeMap<String, i64>,
+}
+
+/// Where a V4L2 driver puts frames.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum V4l2Memory {
+    /// Into the pool if the driver can, else where it likes; what was chosen and why is logged.
+    #[default]
+    Auto,
+    /// Into the pool's slots.
+    Userptr,
+    /// Into the driver's own buffers, which are frames where they lie.
+    Mmap,
+    /// Into buffers that another device allocates: a dma-buf heap, or vgem.
+    Dmabuf,
+    /// Into the driver's own buffers, each frame copied into the pool and counted.
+    Copy,
+}
+
+/// What a camera sends.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Encoding {
+    /// Pixels in the stream's format.
+    #[default]
+    Raw,
+    /// JPEG images, decoded to the stream's format.
+    Mjpeg,
 }
 
 /// Faults that a wrapper injects into a source. Frames count from 0; ranges are by sequence number.

@@ -3,7 +3,7 @@
 //! The comments here are what the JSON Schema says of each key, so they are written for whoever writes
 //! board files. What keys mean together is decided in [`super::resolve`].
 
-use super::{Asked, MAX_SETS};
+use super::{Asked, Encoding, MAX_SETS, V4l2Memory};
 use crate::config::{Id, RelativePath, WatchdogName, schema_of};
 use crate::image::{Matrix, PixelFormat, Range};
 use crate::stream::Criticality;
@@ -197,6 +197,30 @@ pub(super) enum RawSource {
         /// As for gst-launch-1.0, without a sink. `${NAME}` stands for an environment variable.
         #[schemars(length(min = 1, max = 4096))]
         description: String,
+    },
+    /// A camera behind a V4L2 device node; live, stamped by its driver.
+    V4l2 {
+        /// The device node: best its name in /dev/v4l/by-path (which socket) or /dev/v4l/by-id (which camera),
+        /// as /dev/videoN may be another camera after the next start.
+        #[schemars(length(min = 1, max = 4096), extend("examples" = ["/dev/v4l/by-path/pci-0000:00:14.0-usb-0:2:1.0-video-index0"]))]
+        device: PathBuf,
+        /// Where the driver puts frames: into the pool's slots ("userptr"), into its own buffers, which are
+        /// frames where they lie ("mmap"), into buffers of a dma-buf heap ("dmabuf"), or into its own buffers,
+        /// each frame copied ("copy"). With "auto" it is the first of "userptr", "mmap" and "copy" that works.
+        #[serde(default)]
+        memory: V4l2Memory,
+        /// What the camera sends: pixels, or JPEG images that are decoded to the stream's format.
+        #[serde(default)]
+        encoding: Encoding,
+        /// The V4L2 format that is asked for, of those that the stream's format can be. Without it: the first
+        /// that the camera has.
+        #[schemars(length(min = 1, max = 4), extend("examples" = ["NM12"]))]
+        fourcc: Option<String>,
+        /// Values of controls by their V4L2 names, as `v4l2-ctl --list-ctrls` shows them; menus by the number of
+        /// the entry, booleans as 0 or 1.
+        #[serde(default)]
+        #[schemars(extend("examples" = [{"auto_exposure": 1, "exposure_time_absolute": 100}]))]
+        controls: BTreeMap<String, i64>,
     },
 }
 

@@ -7,8 +7,8 @@ use super::raw::{
     SCHEMA,
 };
 use super::{
-    Accelerator, BackendSpec, Board, Faults, HardwareWatchdog, MAX_MODELS, Output, OutputTo, Platform,
-    Realtime, Set, SourceSpec, Stream, Supervision, Watch,
+    Accelerator, BackendSpec, Board, Encoding, Faults, HardwareWatchdog, MAX_MODELS, Output, OutputTo,
+    Platform, Realtime, Set, SourceSpec, Stream, Supervision, V4l2, V4l2Memory, Watch,
 };
 use crate::config::{Address, Document, Fingerprint, KeyPath, Kind, Problems, Surroundings};
 use crate::image::{Colorimetry, PixelFormat};
@@ -45,6 +45,7 @@ pub(super) fn board(surroundings: &dyn Surroundings, path: &Path) -> Result<Boar
     let ids: Vec<&str> = raw.streams.iter().map(|stream| stream.id.0.as_str()).collect();
     resolve.distinct(&ids, "streams", "id");
     resolve.triggers(&raw, &mut streams);
+    resolve.devices(&streams);
     let sets = resolve.sets(&raw, &ids, &streams);
     let outputs = resolve.outputs(&raw.outputs);
     let accelerator = resolve.accelerator(raw.accelerator, &streams);
@@ -268,6 +269,59 @@ impl Resolve<'_> {
                     self.warn(&at, &format!("{device} {advice}"));
                 }
                 SourceSpec::Pipeline { description: self.address(description, &at, false) }
+            }
+            RawSource::V4l2 { device, memory, encoding, fourcc, controls } => {
+                let camera = V4l2 {
+                    device: device.clone(),
+                    memory: *memory,
+                    encoding: *encoding,
+                    fourcc: fourcc.clone(),
+                    controls: controls.clone(),
+                };
+                self.device(&camera, at);
+                SourceSpec::V4l2(camera)
+            }
+        }
+    }
+
+    /// One device is one stream's.
+    fn devices(&mut self, streams: &[Stream]) {
+        let mut taken = BTreeMap::new();
+        for (index, stream) in streams.iter().enumerate() {
+            let SourceSpec::V4l2(camera) = &stream.source else { continue };
+            let at = KeyPath::default().key("streams").index(index).key("source").key("device");
+            match taken.get(&camera.device) {
+                Some(first) => {
+                    let message = "another stream takes its frames from this device; a device has one user";
+                    self.document.report_both(&at, first, message);
+                }
+                None => drop(taken.insert(&camera.device, at)),
+            }
+        }
+    }
+
+    fn device(&mut self, camera: &V4l2, at: &KeyPath) {
+        let device = camera.device.to_string_lossy();
+        if !camera.device.is_absolute() {
+            let message = "a device is named by its whole path, such as one in /dev/v4l/by-path";
+            self.document.report(&at.key("device"), message);
+        } else if let Some(numbered) = numbered_device(&device) {
+            let advice = "may be another camera after the next start; use its name in /dev/v4l/by-path";
+            self.warn(&at.key("device"), &format!("{numbered} {advice}"));
+        }
+        if camera.encoding == Encoding::Mjpeg {
+            let own = match (camera.memory, &camera.fourcc) {
+                (V4l2Memory::Userptr, _) => {
+                    Some(("memory", "JPEG images are decoded into the pool, never sent there; take it out"))
+                }
+                (_, Some(_)) => Some((
+                    "fourcc",
+                    "has no use: encoding = \"mjpeg\" says what the camera sends; take it out",
+                )),
+                _ => None,
+            };
+            if let Some((key, message)) = own {
+                self.document.report_both(&at.key(key), &at.key("encoding"), message);
             }
         }
     }

@@ -227,6 +227,10 @@ impl Source for Faulty {
         self.inner.close();
         self.share = None;
     }
+
+    fn await_return(&mut self, until: Instant) -> bool {
+        self.inner.await_return(until)
+    }
 }
 
 /// What a thread does that is stuck in the kernel: nothing, whoever waits for it.

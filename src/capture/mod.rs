@@ -7,10 +7,12 @@ pub mod faults;
 pub mod grid;
 pub mod gst;
 pub mod synthetic;
+pub mod v4l2;
 
 use crate::board::{SourceSpec, Stream};
 use crate::image::{ImageLayout, PixelFormat};
 use crate::job::{DropReason, Lost};
+use crate::platform::clock;
 use crate::pool::{FrameRef, Share};
 use crate::stats::Copies;
 use crate::time::Instant;
@@ -111,6 +113,13 @@ pub trait Source: Send {
 
     /// Lets go of the device. Frames already delivered stay valid.
     fn close(&mut self);
+
+    /// Waits, while it is closed after a failure, until there is a new reason to open it again, `until` at most;
+    /// whether there is one, such as a camera that was plugged in.
+    fn await_return(&mut self, until: Instant) -> bool {
+        clock::sleep_until(until);
+        false
+    }
 }
 
 /// The source that the board describes, with the faults that it asks for. Does nothing before
@@ -126,6 +135,7 @@ pub fn open(stream: &Stream) -> Box<dyn Source> {
         SourceSpec::Pipeline { description } => {
             Box::new(gst::Live::from_description(stream, description.expose()))
         }
+        SourceSpec::V4l2(camera) => Box::new(v4l2::Camera::new(stream, camera)),
     };
     match &stream.faults {
         Some(faults) => Box::new(faults::Faulty::new(source, faults.clone(), &stream.id)),
@@ -140,12 +150,13 @@ pub fn slots_needed(stream: &Stream) -> usize {
     let source = match stream.source {
         SourceSpec::Synthetic { .. } => 1,
         SourceSpec::File { .. } | SourceSpec::Uri { .. } | SourceSpec::Pipeline { .. } => gst::SLOTS,
+        SourceSpec::V4l2(_) => v4l2::SLOTS,
     };
     source + if stream.faults.is_some() { faults::SLOTS } else { 0 }
 }
 
-/// Bytes that a slot of this stream must have: a packed frame, or for decoders one with both sides rounded up
-/// to 128 and room for their padding.
+/// Bytes that a slot of this stream must have: a packed frame, or for decoders and drivers one with both sides
+/// rounded up to 128 and room for their padding.
 #[must_use]
 pub fn slot_bytes(stream: &Stream) -> usize {
     match stream.source {
@@ -153,6 +164,10 @@ pub fn slot_bytes(stream: &Stream) -> usize {
         SourceSpec::File { .. } | SourceSpec::Uri { .. } | SourceSpec::Pipeline { .. } => {
             let up = |side: u32| side.saturating_add(gst::PADDING).next_multiple_of(128);
             frame_bytes(stream.format, up(stream.width), up(stream.height))
+        }
+        SourceSpec::V4l2(_) => {
+            let up = |side: u32| side.next_multiple_of(128);
+            frame_bytes(stream.format, up(stream.width), up(stream.height)) + v4l2::PAGES
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What can be asked for, and how it can end.
 
 mod bench;
+mod guards;
 mod plan;
 mod profile;
 mod run;

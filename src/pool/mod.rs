@@ -4,12 +4,14 @@
 //! owner, writable), frozen into [`FrameRef`] (shared, read-only) and goes home when the last reference is
 //! dropped, on whatever thread that is. A foreign owner of buffers (a GStreamer memory, a driver's queue)
 //! holds slots by [`Lease`]; when it delivers one, [`Share::adopt`] makes a frame of it that keeps the foreign
-//! buffer alive.
+//! buffer alive, or [`Lease::deliver`] one without further ado, where the owner asks [`Lease::is_idle`] before it
+//! writes again. A share may also be made of a foreign owner's memory ([`Share::of`]): then its buffers are slots.
 //!
 //! Architecture invariant: nothing here locks, waits or allocates after [`Pool::new`] (an adopted frame's
 //! [`Keeper`] is allocated by whoever makes it). The slab outlives every frame, lease and share.
 #![allow(unsafe_code)] // Slots are parts of one mapping, told apart by index.
 
+mod mapping;
 mod slab;
 mod slots;
 mod sync;
@@ -17,6 +19,7 @@ mod sync;
 use crate::image::ImageLayout;
 use crate::platform::memory::page_size;
 use crate::stream::StreamId;
+pub use mapping::{Mapping, Part};
 use slab::Slab;
 use slots::Slots;
 use std::any::Any;
@@ -100,20 +103,30 @@ pub struct Share(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    /// Keeps the mapping.
-    _slab: Arc<Slab>,
-    /// The first slot's first byte.
-    start: NonNull<u8>,
-    /// Bytes from one slot to the next.
-    pitch: usize,
+    memory: Memory,
     slot_bytes: usize,
     slots: Slots<View, Keeper>,
 }
 
+/// Where slots lie. It is kept for as long as anything of the share is.
+#[derive(Debug)]
+enum Memory {
+    /// Side by side in the slab.
+    Slab {
+        _slab: Arc<Slab>,
+        /// The first slot's first byte.
+        start: NonNull<u8>,
+        /// Bytes from one slot to the next.
+        pitch: usize,
+    },
+    /// Each for itself, where a foreign owner put it.
+    Foreign(Box<[Mapping]>),
+}
+
 // SAFETY: `start` points into the slab, which is Send and Sync; who may touch a slot is `slots`' business.
-unsafe impl Send for Inner {}
+unsafe impl Send for Memory {}
 // SAFETY: as above.
-unsafe impl Sync for Inner {}
+unsafe impl Sync for Memory {}
 
 /// Where in its slot a frame lies, and what it means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -175,14 +188,10 @@ impl Pool {
         }
         let slab = Arc::new(Slab::new(bytes, lock)?);
         let share = |(spec, (offset, pitch)): (&ShareSpec, (usize, usize))| {
-            Share(Arc::new(Inner {
-                // SAFETY: `offset` is at most `bytes`, the size of the slab.
-                start: unsafe { slab.start().add(offset) },
-                _slab: slab.clone(),
-                pitch,
-                slot_bytes: spec.slot_bytes,
-                slots: Slots::new(spec.slots),
-            }))
+            // SAFETY: `offset` is at most `bytes`, the size of the slab.
+            let start = unsafe { slab.start().add(offset) };
+            let memory = Memory::Slab { _slab: slab.clone(), start, pitch };
+            Share(Arc::new(Inner { memory, slot_bytes: spec.slot_bytes, slots: Slots::new(spec.slots) }))
         };
         let shares = specs.iter().zip(starts).map(share).collect();
         Ok(Self { slab, shares })
@@ -211,6 +220,15 @@ impl Pool {
 }
 
 impl Share {
+    /// A share whose slots are a foreign owner's buffers, as long as the shortest of them. They stay mapped until
+    /// the share, its leases and all its frames are gone; whoever drops the last of these unmaps them.
+    #[must_use]
+    pub fn of(buffers: Vec<Mapping>) -> Self {
+        let slot_bytes = buffers.iter().map(Mapping::bytes).min().unwrap_or(0);
+        let slots = Slots::new(buffers.len());
+        Self(Arc::new(Inner { memory: Memory::Foreign(buffers.into()), slot_bytes, slots }))
+    }
+
     /// Takes a free slot; `None` when all are in use. Any thread, any time.
     #[must_use]
     pub fn take(&self) -> Option<FrameMut> {
@@ -258,16 +276,28 @@ impl Share {
 
     /// The slot that `addr` lies in, and how far from its start.
     fn locate(&self, addr: *const u8) -> Option<(usize, usize)> {
-        let offset = addr.addr().checked_sub(self.0.start.addr().get())?;
-        let (slot, base) = (offset.checked_div(self.0.pitch)?, offset % self.0.pitch);
+        let within = |start: NonNull<u8>| addr.addr().checked_sub(start.addr().get());
+        let (slot, base) = match &self.0.memory {
+            Memory::Slab { start, pitch, .. } => {
+                let offset = within(*start)?;
+                (offset.checked_div(*pitch)?, offset % pitch)
+            }
+            Memory::Foreign(buffers) => {
+                let at = |buffer: &Mapping| within(buffer.start()).filter(|base| *base < self.0.slot_bytes);
+                buffers.iter().enumerate().find_map(|(slot, buffer)| Some((slot, at(buffer)?)))?
+            }
+        };
         (slot < self.slots() && base < self.0.slot_bytes).then_some((slot, base))
     }
 
     /// First byte of a slot.
     fn address(&self, slot: usize) -> *mut u8 {
         debug_assert!(slot < self.slots());
-        // SAFETY: a slot of this share, so within the slab.
-        unsafe { self.0.start.add(slot * self.0.pitch).as_ptr() }
+        match &self.0.memory {
+            // SAFETY: a slot of this share, so within the slab.
+            Memory::Slab { start, pitch, .. } => unsafe { start.add(slot * pitch).as_ptr() },
+            Memory::Foreign(buffers) => buffers[slot].start().as_ptr(),
+        }
     }
 }
 
@@ -365,6 +395,27 @@ impl Lease {
     #[must_use]
     pub fn as_ptr(&self) -> *mut u8 {
         self.share.address(self.slot)
+    }
+
+    /// Whether no frame is on the slot: what was read from it has been read. Only the lease's holder puts frames
+    /// there, so a slot that is idle stays so until it does.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.share.0.slots.is_idle(self.slot)
+    }
+
+    /// Makes a frame of the slot without copying. The holder must not have it written to before
+    /// [`Lease::is_idle`]. Allocates nothing.
+    ///
+    /// `None` when the layout does not fit the slot, or a frame is on it.
+    #[must_use]
+    pub fn deliver(&self, layout: ImageLayout) -> Option<FrameRef> {
+        if !self.is_idle() || layout.extent().is_none_or(|extent| extent > self.len()) {
+            return None;
+        }
+        let nobody = Keeper(Box::new(())); // Of no size, so no allocation.
+        self.share.0.slots.adopt(self.slot, View { base: 0, layout }, nobody).ok()?;
+        Some(FrameRef { share: self.share.clone(), slot: self.slot })
     }
 
     /// Bytes in the slot.

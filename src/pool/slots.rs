@@ -158,6 +158,12 @@ impl<V: PartialEq, K> Slots<V, K> {
         self.slots[slot].state.store(LEASED, Ordering::Release);
     }
 
+    /// Whether a leased slot has no reference on it; whoever asks may then write to it, if it holds the lease.
+    pub fn is_idle(&self, slot: usize) -> bool {
+        // Acquire: all references' reads are over (their Release in `release`).
+        self.slots[slot].state.load(Ordering::Acquire) == LEASED
+    }
+
     /// Ends a lease; frees the slot unless frames are on it, whose last one will.
     ///
     /// # Safety

@@ -225,3 +225,87 @@ fn locking_is_done_or_refused_aloud() {
     let text = refused.to_string();
     assert!(text.contains("1.5 MiB") && text.contains("64 KiB"), "{text}");
 }
+
+#[test]
+fn a_lease_delivers_frames_one_after_the_other() {
+    let share = share(1, 64);
+    let lease = share.take().unwrap().into_lease();
+    assert!(lease.is_idle());
+    // SAFETY: no frame is on the slot yet.
+    unsafe { lease.as_ptr().write(42) };
+    let frame = lease.deliver(gray(8, 8)).unwrap();
+    let clone = frame.clone();
+    assert_eq!((frame.bytes()[0], lease.is_idle()), (42, false));
+    // A frame is on it: not even the same one again, whose reader would not know of what is written next.
+    assert!(lease.deliver(gray(8, 8)).is_none());
+    drop(frame);
+    assert!(!lease.is_idle());
+    drop(clone);
+    assert!(lease.is_idle());
+    assert!(
+        lease.deliver(gray(8, 9)).is_none()
+            && lease.deliver(ImageLayout { width: 0, ..gray(8, 8) }).is_none()
+    );
+    let last = lease.deliver(gray(4, 4)).unwrap();
+    drop(lease);
+    assert_eq!((share.free_slots(), *last.layout()), (0, gray(4, 4)));
+    drop(last);
+    assert_eq!(share.free_slots(), 1);
+}
+
+/// A file of whole pages, each full of its number.
+fn pages(count: usize) -> std::fs::File {
+    let file = tempfile::tempfile().unwrap();
+    let bytes: Vec<u8> = (0..count).flat_map(|page| vec![page as u8; page_size()]).collect();
+    std::os::unix::fs::FileExt::write_all_at(&file, &bytes, 0).unwrap();
+    file
+}
+
+#[test]
+fn foreign_buffers_are_slots_where_they_lie() {
+    use std::os::fd::AsFd;
+    use std::os::unix::fs::FileExt;
+    let file = pages(5);
+    let page = page_size();
+    let part = |number: usize, bytes| Part { file: file.as_fd(), offset: (number * page) as u64, bytes };
+    // Two parts each, of which the first is shorter than its page.
+    let one = Mapping::new(&[part(3, 100), part(0, page)]).unwrap();
+    let two = Mapping::new(&[part(1, 100), part(2, page), part(4, page)]).unwrap();
+    assert_eq!((one.bytes(), two.bytes()), (2 * page, 3 * page));
+    assert_eq!(Mapping::offsets([100, page].into_iter()).collect::<Vec<_>>(), [0, page, 2 * page]);
+    let share = Share::of(vec![one, two]);
+    assert_eq!((share.slots(), share.free_slots(), share.slot_bytes()), (2, 2, 2 * page));
+
+    let lease = share.take().unwrap().into_lease();
+    let whole = gray(page as u32, 2);
+    let frame = lease.deliver(whole).unwrap();
+    assert_eq!((frame.bytes()[0], frame.bytes()[page]), (3, 0));
+    drop(frame);
+    // What the owner of the memory writes is what the next frame holds.
+    file.write_all_at(&[99], page as u64).unwrap();
+    let other = share.take().unwrap().into_lease();
+    let frame = other.deliver(whole).unwrap();
+    assert_eq!((frame.bytes()[0], frame.bytes()[page], share.take().is_none()), (99, 2, true));
+    // Found by their address as slots of the slab are, but not beyond what all of them have.
+    drop(frame);
+    let drops = Arc::new(AtomicUsize::new(0));
+    let addr = other.as_ptr();
+    assert!(share.adopt(addr.wrapping_add(page), gray(8, 8), keeper(&drops)).is_ok());
+    assert!(share.adopt(addr.wrapping_add(2 * page), gray(8, 8), keeper(&drops)).is_err());
+    // The frame outlives everything else.
+    let frame = lease.deliver(whole).unwrap();
+    drop((share, lease, other, file));
+    assert_eq!(frame.bytes()[0], 3);
+}
+
+#[test]
+fn what_can_not_be_mapped_is_refused() {
+    use std::os::fd::AsFd;
+    let null = std::fs::File::open("/dev/null").unwrap();
+    let part = |bytes| Part { file: null.as_fd(), offset: 0, bytes };
+    assert!(Mapping::new(&[]).is_err());
+    assert!(Mapping::new(&[part(0)]).is_err());
+    assert!(Mapping::new(&[part(4096)]).is_err());
+    assert!(Mapping::new(&[part(usize::MAX), part(4096)]).is_err());
+    assert!(Share::of(Vec::new()).take().is_none());
+}

@@ -137,16 +137,24 @@ impl Camera {
         Ok(())
     }
 
-    /// Waits until all cameras have been tried; releases before the run's beginning do not count.
+    /// Waits until all cameras have been tried; releases before the run's beginning do not count. They are taken
+    /// all the same, or a camera that streams already would find no buffer free when it counts.
     fn await_beginning(&mut self) -> Result<(), Replaced> {
         while self.flags.began.get().is_none() && !self.stopping() {
+            self.pass_over(clock::now())?;
             self.nap(clock::now() + Duration::from_millis(2))?;
         }
         if let Some(&began) = self.flags.began.get() {
-            while let Some(before) = self.missed(began)? {
-                self.port.seat.told(before.sequence + before.count);
-            }
+            self.pass_over(began)?;
             self.port.seat.begin();
+        }
+        Ok(())
+    }
+
+    /// Takes what was released up to `now`, and tells nobody.
+    fn pass_over(&mut self, now: Instant) -> Result<(), Replaced> {
+        while let Some(before) = self.missed(now)? {
+            self.port.seat.told(before.sequence + before.count);
         }
         Ok(())
     }
@@ -168,14 +176,19 @@ impl Camera {
         Ok(Left::Stopped)
     }
 
-    /// Pauses before the next try, reporting what is missed meanwhile; false when the run stops.
+    /// Pauses before the next try, or until the camera is back, reporting what is missed meanwhile; false when the
+    /// run stops.
     fn pause(&mut self, until: Instant) -> Result<bool, Replaced> {
         while clock::now() < until {
             if self.stopping() {
                 return Ok(false);
             }
-            self.nap(until.min(clock::now() + GLANCE))?;
+            let glance = until.min(clock::now() + GLANCE);
+            let back = self.port.seat.during(Phase::Pausing, || self.source.await_return(glance))?;
             self.tell_missed(|lost| lost)?;
+            if back {
+                break;
+            }
         }
         Ok(!self.stopping())
     }

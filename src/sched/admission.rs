@@ -357,7 +357,7 @@ pub(super) const MAX_DEPTH: usize = 8;
 /// How much earlier than a period after the one before it a frame may arrive: see [`super::police`].
 fn tolerance(stream: &Stream) -> Duration {
     let unstated = match &stream.source {
-        SourceSpec::Uri { .. } | SourceSpec::Pipeline { .. } => stream.period / 4,
+        SourceSpec::Uri { .. } | SourceSpec::Pipeline { .. } | SourceSpec::V4l2(_) => stream.period / 4,
         SourceSpec::Synthetic { .. } | SourceSpec::File { .. } => Duration::ZERO,
     };
     Demand::jitter(stream) + unstated + stream.period / 100

@@ -132,7 +132,10 @@ impl Demand {
     pub(super) fn jitter(stream: &Stream) -> Duration {
         let spread = match &stream.source {
             SourceSpec::Synthetic { jitter, .. } => *jitter,
-            SourceSpec::File { .. } | SourceSpec::Uri { .. } | SourceSpec::Pipeline { .. } => Duration::ZERO,
+            SourceSpec::File { .. }
+            | SourceSpec::Uri { .. }
+            | SourceSpec::Pipeline { .. }
+            | SourceSpec::V4l2(_) => Duration::ZERO,
         };
         let spread = stream.trigger.as_ref().map_or(spread, |trigger| spread.max(trigger.jitter));
         spread + delivery_jitter(stream)
@@ -143,6 +146,8 @@ impl Demand {
         let buffered = match &stream.source {
             // The stamp lies before the jitter buffer, the arrival behind it.
             SourceSpec::Uri { latency, .. } => *latency,
+            // Drivers may stamp the start of a frame, which is there when all of it has come.
+            SourceSpec::V4l2(_) => stream.period,
             SourceSpec::Synthetic { .. } | SourceSpec::File { .. } | SourceSpec::Pipeline { .. } => {
                 Duration::ZERO
             }

@@ -75,10 +75,12 @@ impl Camera {
         let (phase, jitter, seed) = match stream.source {
             SourceSpec::Synthetic { phase, jitter, seed } => (phase, jitter, seed ^ drawn),
             SourceSpec::File { phase, .. } => (phase, Duration::ZERO, drawn),
-            SourceSpec::Uri { .. } | SourceSpec::Pipeline { .. } => match &stream.trigger {
-                Some(trigger) => (trigger.offset, trigger.jitter, drawn),
-                None => (Random::new(drawn ^ PHASE).below(stream.period), Duration::ZERO, drawn),
-            },
+            SourceSpec::Uri { .. } | SourceSpec::Pipeline { .. } | SourceSpec::V4l2(_) => {
+                match &stream.trigger {
+                    Some(trigger) => (trigger.offset, trigger.jitter, drawn),
+                    None => (Random::new(drawn ^ PHASE).below(stream.period), Duration::ZERO, drawn),
+                }
+            }
         };
         let ours = |event: &&Event| match event.what {
             What::Stream(stream, _) => stream == id,

@@ -70,7 +70,7 @@ impl Resolve<'_> {
         let (phase, jitter) = match raw.source {
             RawSource::Synthetic { phase_ms, jitter_ms, .. } => (phase_ms, jitter_ms),
             RawSource::File { phase_ms, .. } => (phase_ms, 0.0),
-            RawSource::Uri { .. } | RawSource::Pipeline { .. } => return,
+            RawSource::Uri { .. } | RawSource::Pipeline { .. } | RawSource::V4l2 { .. } => return,
         };
         let source = at.key("source");
         if phase > 0.0 {
