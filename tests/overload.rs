@@ -87,7 +87,7 @@ fn run(board: &Board, events: &[Event], time: Duration, guaranteed: bool) -> Ran
         Ok::<(), ()>(())
     });
     let simulation = simulation.expect("nothing fails here");
-    let summary = simulation.to_json(&ocelli::runtime::Host { versions: Vec::new() });
+    let summary = simulation.to_json(&ocelli::runtime::Host::default());
     Ran { ends, changes, certificates, digest: simulation.digest, summary }
 }
 

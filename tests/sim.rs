@@ -540,7 +540,7 @@ fn the_sample_scenario_fits_the_sample_board() {
 fn the_summary_is_a_runs() {
     let board = Arc::new(four());
     let ran = simulate(&board, &[], 0, ms(1000));
-    let host = Host { versions: Vec::new() };
+    let host = Host::default();
     let mut summary = ran.simulation.to_json(&host);
     let of_run: Vec<String> = keys(&ran.simulation.finished.to_json(&host));
     summary.as_object_mut().expect("a table").remove("sim").expect("what was simulated");

@@ -41,11 +41,11 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("image", &["publish/pictures.rs"]),
     // Text in and out.
     ("serde", &["image.rs", "job.rs", "stream.rs", "config", "model", "board", "publish", "runtime", "sim"]),
-    ("serde_json", &["config", "model", "board", "publish", "runtime", "sim", "bench", "cli"]),
+    ("serde_json", &["image.rs", "config", "model", "board", "publish", "runtime", "sim", "bench", "cli"]),
     ("schemars", &["image.rs", "stream.rs", "config", "model", "board", "publish", "sim"]),
     ("toml", &["config"]),
     ("toml_parser", &["config"]),
-    ("sha2", &["config", "model", "sim"]),
+    ("sha2", &["config", "model", "runtime/last", "sim"]),
     ("strsim", &["config"]),
 ];
 

@@ -1,12 +1,12 @@
 //! `ocelli bench`: how many streams like the board's are in time.
 
-use crate::cli::run::{open_backend, open_pool, seconds, verify, versions};
+use crate::cli::run::{ask_realtime, open_backend, open_pool, seconds, verify, versions};
 use crate::cli::{Exit, Failure, say};
 use clap::{Args, ValueEnum};
 use ocelli::bench::report::{self, Circumstances};
 use ocelli::bench::{self, Opened, Percentile, Releases, Settings, Sources, Trouble, chart};
-use ocelli::board::{Asked, Board, MAX_STREAMS};
-use ocelli::platform::{Waker, realtime};
+use ocelli::board::{Board, MAX_STREAMS};
+use ocelli::platform::Waker;
 use ocelli::runtime::Host;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -129,14 +129,7 @@ impl Bench {
         board.warnings.iter().for_each(|warning| log::warn!("{warning}"));
         verify(&board)?;
         let chart = self.chart.as_deref().map(create).transpose()?;
-        let refused = realtime::probe(&board.realtime).map_err(|why| Failure::new(Exit::Config, why))?;
-        match refused {
-            Some(refused) if board.realtime.fifo == Asked::Required => {
-                return Err(Failure::new(Exit::Refused, refused));
-            }
-            Some(refused) => log::warn!("{refused}"),
-            None => {}
-        }
+        ask_realtime(&board)?;
         let settings = self.settings();
         let mut accelerator = String::new();
         let mut open = |board: &Board, waker: &Waker| {
@@ -149,7 +142,7 @@ impl Bench {
             log::info!("{}", report::line(probe));
         })
         .map_err(|Stopped(failure)| failure)?;
-        let host = Host { versions: versions() };
+        let host = Host { versions: versions(), ..Host::default() };
         let at = Circumstances { accelerator, host, load_average: load_average() };
         say(&match self.format {
             Format::Table => report::table(&board, &settings, &found, &at),

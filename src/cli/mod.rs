@@ -2,6 +2,7 @@
 
 mod bench;
 mod cameras;
+mod guards;
 mod plan;
 mod profile;
 mod run;

@@ -1,5 +1,6 @@
 //! `ocelli run`: from a board file to a summary.
 
+use crate::cli::guards::{Guards, cant_keep};
 use crate::cli::profile::{kept, provisional};
 use crate::cli::{Exit, Failure, VERSION};
 use clap::Args;
@@ -12,10 +13,10 @@ use ocelli::infer::{Backend, InferError};
 use ocelli::platform::{Waker, clock, realtime};
 use ocelli::pool::{FrameRef, Pool, PoolError};
 use ocelli::publish::{self, pictures};
-use ocelli::runtime::{self, Finished, Host, Parts, Running, Supervised};
+use ocelli::runtime::{self, Finished, Host, Parts, Proof, Running, Supervised};
 use ocelli::sched::Schedule;
 use ocelli::stats::Copies;
-use ocelli::telemetry::{Control, End};
+use ocelli::telemetry::{Control, Duties, End};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -61,28 +62,42 @@ impl Run {
     pub(super) fn act(self) -> Result<(), Failure> {
         let mut board = Board::load(&self.board)?;
         board.warnings.iter().for_each(|warning| log::warn!("{warning}"));
-        verify(&board)?;
-        self.check_files(&board)?;
-        // Before anything is measured: what can't be written at the end should fail now.
-        let summary = self.summary.as_deref().map(create).transpose()?;
-        self.add_results(&mut board)?;
-        let refused = realtime::probe(&board.realtime).map_err(|why| Failure::new(Exit::Config, why))?;
-        match refused {
-            Some(refused) if board.realtime.fifo == Asked::Required => {
-                return Err(Failure::new(Exit::Refused, refused));
-            }
-            Some(refused) => log::warn!("{refused}"),
-            None => {}
-        }
+        // First: a signal from here on ends the run in order, with its watchdog disarmed.
         let mut control = Control::new()
             .map_err(|error| Failure::new(Exit::Internal, format!("no event loop: {error}")))?;
+        // Before anything that takes long: a former process may have left the watchdog armed.
+        let mut guards = Guards::mount(&board)?;
+        let ended =
+            self.prepare(&mut board).and_then(|summary| self.run(board, summary, &mut control, &mut guards));
+        guards.release(&ended);
+        ended
+    }
+
+    /// What can be refused before anything is opened or measured: what can't be written at the end should fail
+    /// now.
+    fn prepare(&self, board: &mut Board) -> Result<Option<(std::fs::File, PathBuf)>, Failure> {
+        verify(board)?;
+        self.check_files(board)?;
+        let summary = self.summary.as_deref().map(create).transpose()?;
+        self.add_results(board)?;
+        ask_realtime(board)?;
+        Ok(summary)
+    }
+
+    fn run(
+        &self,
+        board: Board,
+        summary: Option<(std::fs::File, PathBuf)>,
+        control: &mut Control,
+        guards: &mut Guards,
+    ) -> Result<(), Failure> {
         let board = Arc::new(board);
         let copies = Arc::new(Copies::default());
         let waker = Waker::new();
         let mut backend = open_backend(&board, &waker)?;
         let accelerator = backend.capabilities().name.clone();
         let pool = open_pool(&board, backend.capabilities().in_flight)?;
-        let schedule = match admit(&board, &pool, backend.as_mut(), &mut control) {
+        let schedule = match admit(&board, &pool, backend.as_mut(), control) {
             Err(_) if control.asked_to_stop().is_some() => {
                 log::info!("asked to stop before the run began: there is nothing to sum up");
                 return Ok(());
@@ -108,6 +123,8 @@ impl Run {
             .transpose()
             .map_err(|error| Failure::new(Exit::CantCreate, error))?;
 
+        let longest = board.streams.iter().map(|stream| stream.latency_bound).max().unwrap_or_default();
+        let proof = Arc::new(Proof::new(clock::now(), longest));
         let mut versions = versions();
         versions.push(("backend".to_owned(), accelerator));
         let sources = board.streams.iter().map(capture::open).collect();
@@ -122,12 +139,17 @@ impl Run {
             outputs,
             pictures,
             copies,
-            supervised: Some(supervised(&board)),
+            supervised: Some(supervised(&board, guards.sign(&proof))),
         };
+        let ledger = guards.last.take().map(|last| last.begin(clock::now()));
+        let ledger = ledger.transpose().map_err(cant_keep)?;
+        let mut duties = Duties { service: guards.service.clone(), proof, ledger, ready: false };
         let mut running = Running::start(parts, || control.asked_to_stop().is_some())
             .map_err(|error| Failure::new(Exit::Internal, format!("can't start a thread: {error}")))?;
-        let end = control.watch(&mut running, &board, self.time);
-        log::info!("{}", said(end));
+        guards.begun();
+        let end = control.watch(&mut running, &board, self.time, &mut duties);
+        log::info!("{}: stopping", why(end));
+        guards.stopping()?;
         let finished = running.stop().ok_or_else(|| {
             Failure::new(
                 Exit::Internal,
@@ -135,8 +157,13 @@ impl Run {
             )
         })?;
         report(&finished);
+        // A run that has broken did not end in order.
+        if let Some(ledger) = duties.ledger.take().filter(|_| end != End::Broken) {
+            ledger.finish(&finished, why(end));
+        }
         if let Some((mut file, path)) = summary {
-            write_summary(&mut file, &finished, &Host { versions })
+            let host = Host { versions, before: guards.before() };
+            write_summary(&mut file, &finished, &host)
                 .map_err(|error| Failure::new(Exit::Incomplete, format!("{}: {error}", path.display())))?;
         }
         judge(end, &board, &finished)
@@ -181,12 +208,24 @@ impl Run {
 }
 
 /// How the board's cameras and its accelerator are replaced.
-fn supervised(board: &Arc<Board>) -> Supervised {
+fn supervised(board: &Arc<Board>, alive: Box<dyn FnMut() + Send>) -> Supervised {
     let (cameras, accelerator) = (board.clone(), board.clone());
     Supervised {
         source: Arc::new(move |stream| capture::open(&cameras.streams[stream.index()])),
         backend: Arc::new(move |waker| open_backend(&accelerator, waker).map_err(|failure| failure.message)),
-        alive: Box::new(|| {}),
+        alive,
+    }
+}
+
+/// Asks whether the system allows the real-time scheduling that the board asks for; says once what it refuses.
+pub(super) fn ask_realtime(board: &Board) -> Result<(), Failure> {
+    let refused = realtime::probe(&board.realtime).map_err(|why| Failure::new(Exit::Config, why))?;
+    match refused.fifo {
+        Some(refused) if board.realtime.fifo == Asked::Required => Err(Failure::new(Exit::Refused, refused)),
+        fifo => {
+            fifo.iter().chain(&refused.timer_slack).for_each(|refused| log::warn!("{refused}"));
+            Ok(())
+        }
     }
 }
 
@@ -287,13 +326,14 @@ fn admit(
     Ok(schedule)
 }
 
-fn said(end: End) -> String {
+/// Why a run ends, in words.
+fn why(end: End) -> &'static str {
     match end {
-        End::Signal(name) => format!("{name}: stopping"),
-        End::TimeUp => "time is up: stopping".to_owned(),
-        End::AllEnded => "all videos have ended: stopping".to_owned(),
-        End::NoneOpened => "not one camera could be opened: stopping".to_owned(),
-        End::Broken => "a thread has died: stopping".to_owned(),
+        End::Signal(name) => name,
+        End::TimeUp => "time is up",
+        End::AllEnded => "all videos have ended",
+        End::NoneOpened => "not one camera could be opened",
+        End::Broken => "a thread has died",
     }
 }
 

@@ -99,7 +99,7 @@ impl Sim {
         })?;
         results.map_or(Ok(()), Out::finish)?;
         if let Some(mut summary) = summary {
-            let host = Host { versions: versions() };
+            let host = Host { versions: versions(), ..Host::default() };
             summary.write(format!("{:#}\n", simulation.to_json(&host)).as_bytes())?;
             summary.finish()?;
         }

@@ -6,7 +6,10 @@ pub mod clock;
 pub mod exit;
 pub mod realtime;
 pub mod memory;
+pub mod reset;
 pub mod service;
+pub mod systemd;
+pub mod vigil;
 pub mod watchdog_device;
 mod wake;
 

@@ -1,7 +1,10 @@
 //! What a thread may ask of the scheduler: a place before others, and CPUs of its own.
 
 use crate::board::{Asked, Realtime};
-use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use rustix::thread::{
+    CpuSet, current_timer_slack, sched_getaffinity, sched_setaffinity, set_current_timer_slack,
+};
+use std::num::NonZeroU64;
 use thread_priority::{
     NormalThreadSchedulePolicy, RealtimeThreadSchedulePolicy, ThreadPriority, ThreadPriorityOsValue,
     ThreadSchedulePolicy, set_thread_priority_and_policy, thread_native_id,
@@ -19,6 +22,9 @@ pub enum Role {
     /// Decodes and hands out results.
     Publish,
 }
+
+/// Timers of a thread with a place are not put off, in nanoseconds: the least there is.
+const SLACK: NonZeroU64 = NonZeroU64::MIN;
 
 impl Role {
     fn priority(self) -> u8 {
@@ -41,8 +47,19 @@ pub struct Place {
     fifo: bool,
     /// CPUs before; `None` when they were not changed.
     cpus: Option<CpuSet>,
-    /// Why real-time scheduling was refused, and the remedy. The CPUs hold all the same.
-    pub refused: Option<String>,
+    /// Timer slack before, in nanoseconds; `None` when it was not changed.
+    slack: Option<NonZeroU64>,
+    /// What was refused; the rest holds all the same.
+    pub refused: Refused,
+}
+
+/// What the system refused, each with its remedy.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Refused {
+    /// Real-time scheduling.
+    pub fifo: Option<String>,
+    /// Timers to the nanosecond, without which ordinary threads wake up 50 us late.
+    pub timer_slack: Option<String>,
 }
 
 /// Gives the calling thread what the board asks for.
@@ -50,7 +67,7 @@ pub struct Place {
 /// # Errors
 /// What of the CPUs the system refused, and the remedy, in one line.
 pub fn enter(role: Role, asked: &Realtime) -> Result<Place, String> {
-    let mut place = Place { fifo: false, cpus: None, refused: None };
+    let mut place = Place { fifo: false, cpus: None, slack: None, refused: Refused::default() };
     if role != Role::Supervise && !asked.cpus.is_empty() {
         let refused = |error: &dyn std::fmt::Display| {
             format!("realtime.cpus = {:?} refused: {error}; name CPUs that exist", asked.cpus)
@@ -71,13 +88,25 @@ pub fn enter(role: Role, asked: &Realtime) -> Result<Place, String> {
         let policy = ThreadSchedulePolicy::Realtime(RealtimeThreadSchedulePolicy::Fifo);
         let granted = set_thread_priority_and_policy(thread_native_id(), priority, policy);
         place.fifo = granted.is_ok();
-        place.refused = granted.err().map(|error| {
+        place.refused.fifo = granted.err().map(|error| {
             format!(
                 "real-time scheduling (SCHED_FIFO {}) refused: {error:?}; run as root, give CAP_SYS_NICE or \
                  set LimitRTPRIO=, or say realtime.fifo = \"no\"",
                 role.priority()
             )
         });
+    }
+    // Under SCHED_FIFO there is none; where that was refused, it is all that can be had.
+    let slack =
+        current_timer_slack().and_then(|before| set_current_timer_slack(Some(SLACK)).map(|()| before));
+    match slack {
+        Ok(before) => place.slack = NonZeroU64::new(before),
+        Err(error) => {
+            place.refused.timer_slack = Some(format!(
+                "timer slack refused: {error}: threads may wake up 50 us late; let prctl(PR_SET_TIMERSLACK) through \
+                 the sandbox"
+            ));
+        }
     }
     Ok(place)
 }
@@ -91,6 +120,9 @@ impl Drop for Place {
         if let Some(cpus) = &self.cpus {
             let _ = sched_setaffinity(None, cpus);
         }
+        if let Some(slack) = self.slack {
+            let _ = set_current_timer_slack(Some(slack));
+        }
     }
 }
 
@@ -102,13 +134,12 @@ pub fn ordinary() {
     let _ = set_thread_priority_and_policy(thread_native_id(), usual, policy);
 }
 
-/// Asks once, on a thread of its own, whether the system allows what the board asks for: why real-time
-/// scheduling is refused, where it is.
+/// Asks once, on a thread of its own, whether the system allows what the board asks for: what it refuses.
 ///
 /// # Errors
 /// As [`enter`].
-pub fn probe(asked: &Realtime) -> Result<Option<String>, String> {
-    let ask = || enter(Role::Exec, asked).map(|mut place| place.refused.take());
+pub fn probe(asked: &Realtime) -> Result<Refused, String> {
+    let ask = || enter(Role::Exec, asked).map(|mut place| std::mem::take(&mut place.refused));
     std::thread::scope(|scope| {
         scope.spawn(ask).join().unwrap_or_else(|_| Err("the probe thread died".to_owned()))
     })
@@ -128,14 +159,16 @@ mod tests {
         let first = (0..CpuSet::MAX_CPU).find(|&cpu| allowed().is_set(cpu)).expect("a CPU");
         let asked = Realtime { fifo: Asked::No, cpus: vec![first as u16], ..Realtime::default() };
         let (policy, cpus) = (thread_schedule_policy().expect("a policy"), allowed());
+        let slack = current_timer_slack().expect("a timer slack");
         let place = enter(Role::Capture, &asked).expect("a CPU of our own");
-        assert_eq!(allowed().count(), 1);
+        assert_eq!((allowed().count(), &place.refused), (1, &Refused::default()));
+        assert_eq!(current_timer_slack(), Ok(1));
         drop(place);
-        assert_eq!(allowed(), cpus);
+        assert_eq!((allowed(), current_timer_slack()), (cpus, Ok(slack)));
         // Whether FIFO is allowed is the machine's choice; after it the thread is what it was.
         let fifo = Realtime { fifo: Asked::Required, ..Realtime::default() };
         let place = enter(Role::Capture, &fifo).expect("no CPUs asked for");
-        if place.refused.is_none() {
+        if place.refused.fifo.is_none() {
             let within = thread_schedule_policy().expect("a policy");
             assert_eq!(within, ThreadSchedulePolicy::Realtime(RealtimeThreadSchedulePolicy::Fifo));
         }

@@ -28,8 +28,8 @@ impl Service {
     /// As `NOTIFY_SOCKET`, `WATCHDOG_USEC` and `WATCHDOG_PID` say.
     #[must_use]
     pub fn from_environment() -> Self {
-        let mine = env::var("WATCHDOG_PID").is_ok_and(|pid| pid != std::process::id().to_string());
-        let watchdog = if mine { None } else { env::var_os("WATCHDOG_USEC") };
+        let others = env::var("WATCHDOG_PID").is_ok_and(|pid| pid != std::process::id().to_string());
+        let watchdog = if others { None } else { env::var_os("WATCHDOG_USEC") };
         Self::new(env::var_os("NOTIFY_SOCKET"), watchdog)
     }
 

@@ -10,6 +10,7 @@ use std::ffi::c_int;
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// What a restart by the service manager may take until the next process has opened the device: the kernel takes
@@ -44,6 +45,7 @@ pub struct WatchdogDevice {
     boot_status: Option<u32>,
     /// Why it can't be stopped, if it can't.
     unstoppable: Option<&'static str>,
+    disarmed: AtomicBool,
 }
 
 /// Why a watchdog device can't be had, and the remedy.
@@ -93,6 +95,7 @@ impl WatchdogDevice {
             timeout,
             boot_status: None,
             unstoppable: Some("it is not known whether it can be stopped"),
+            disarmed: AtomicBool::new(false),
         };
         match device.set_up(service) {
             Ok(()) => Ok(device),
@@ -145,20 +148,24 @@ impl WatchdogDevice {
         Ok(())
     }
 
-    /// Puts the reset off by the whole timeout. Cheap: one system call, no allocation.
+    /// Puts the reset off by the whole timeout. Cheap: one system call, no allocation. Nothing once disarmed.
     ///
     /// # Errors
     /// When the device is gone.
     pub fn keep_alive(&self) -> io::Result<()> {
+        if self.disarmed.load(Ordering::Acquire) {
+            return Ok(());
+        }
         // Any byte but the magic one is a sign of life, and every driver takes it; the ioctl for it not all.
         (&self.file).write_all(&[0])
     }
 
-    /// Stops the watchdog: the orderly end.
+    /// Stops the watchdog, as soon as its file is closed (by the last owner of this, or the process's end): the
+    /// orderly end.
     ///
     /// # Errors
     /// Why it may reset the board all the same.
-    pub fn disarm(mut self) -> Result<(), WatchdogError> {
+    pub fn disarm(&self) -> Result<(), WatchdogError> {
         let stays = |why: &str| {
             WatchdogError::Refused(format!(
                 "{} ({}) stays armed: {why}; without the runtime the board resets in {} s",
@@ -170,7 +177,9 @@ impl WatchdogDevice {
         if let Some(why) = self.unstoppable {
             return Err(stays(why));
         }
-        if let Err(error) = self.file.write_all(MAGIC) {
+        // First: a sign of life after the magic byte would take it back.
+        self.disarmed.store(true, Ordering::Release);
+        if let Err(error) = (&self.file).write_all(MAGIC) {
             return Err(stays(&error.to_string()));
         }
         Ok(())

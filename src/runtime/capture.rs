@@ -77,6 +77,7 @@ impl Camera {
 
     fn serve(&mut self, asked: &Realtime) -> Result<(), Replaced> {
         let mut pause = FIRST_PAUSE;
+        let mut resumes = self.port.seat.resumes;
         loop {
             let seat = &self.port.seat;
             let opened = seat.during(Phase::Opening, || self.source.open(&self.resources))?;
@@ -91,6 +92,10 @@ impl Camera {
             }
             if !seat.has_begun() {
                 self.await_beginning()?;
+            }
+            if std::mem::take(&mut resumes) {
+                // Nobody was there for what was released until now.
+                self.tell_missed(|lost| Lost { reason: DropReason::SourceDown, ..lost })?;
             }
             let since = clock::now();
             let left = match opened {
@@ -125,7 +130,7 @@ impl Camera {
                 }
             }
         }
-        self.tell_missed()?;
+        self.tell_missed(|lost| lost)?;
         self.port.flush();
         self.close()?;
         self.flags.ended.fetch_add(1, Ordering::AcqRel);
@@ -180,7 +185,7 @@ impl Camera {
             }
             let glance = until.min(clock::now() + GLANCE);
             let back = self.port.seat.during(Phase::Pausing, || self.source.await_return(glance))?;
-            self.tell_missed()?;
+            self.tell_missed(|lost| lost)?;
             if back {
                 break;
             }
@@ -196,10 +201,10 @@ impl Camera {
         self.port.seat.during(Phase::Watching, || self.source.missed(now))
     }
 
-    fn tell_missed(&mut self) -> Result<(), Replaced> {
+    fn tell_missed(&mut self, seen: impl Fn(Lost) -> Lost) -> Result<(), Replaced> {
         let now = clock::now();
         while let Some(lost) = self.missed(now)? {
-            self.port.tell(News::Lost(lost));
+            self.port.tell(News::Lost(seen(lost)));
         }
         Ok(())
     }

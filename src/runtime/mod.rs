@@ -11,7 +11,9 @@
 mod capture;
 mod exec;
 mod heartbeat;
+mod last;
 mod profile;
+mod proof;
 mod publisher;
 pub(crate) mod records;
 mod stored;
@@ -19,7 +21,9 @@ mod summary;
 mod supervisor;
 
 pub(crate) use exec::GRACE;
+pub use last::{EVERY as LAST_EVERY, Keeper, Last, LastError, Previous, PreviousRun};
 pub use profile::{measure, measure_for, measure_fully};
+pub use proof::{Frames, Proof};
 pub use stored::{Key, Stored, Timing};
 pub use summary::{Finished, Host};
 pub use supervisor::{BuildBackend, Interventions, MakeSource, Supervised};
@@ -128,8 +132,10 @@ struct Flags {
 pub struct Snapshot {
     /// Per stream: where its frames ended, its state, its largest latency.
     pub streams: Vec<(Ledger, StreamState, Option<Duration>)>,
-    /// All streams' latencies.
+    /// All streams' latencies, where they are asked for.
     pub latency: Histogram,
+    /// Whether they are: their copy takes the exec thread tens of microseconds.
+    pub with_latency: bool,
     /// What the accelerator did.
     pub batches: (u64, u64, u64),
     /// Whether the guarantee stands; `None` where none was given.
@@ -333,6 +339,7 @@ impl Running {
         Box::new(Snapshot {
             streams: vec![(Ledger::default(), StreamState::Starting, None); self.board.streams.len()],
             latency: Histogram::default(),
+            with_latency: true,
             batches: (0, 0, 0),
             guaranteed: None,
         })
@@ -424,7 +431,9 @@ fn fill(snapshot: &mut Snapshot, heart: &Pipeline<FrameRef>, all: &Histogram) {
     for (view, totals) in snapshot.streams.iter_mut().zip(heart.totals()) {
         *view = (totals.ledger, totals.state, totals.latency.max());
     }
-    snapshot.latency.copy_from(all);
+    if snapshot.with_latency {
+        snapshot.latency.copy_from(all);
+    }
     let BatchTotals { batches, jobs, faults, .. } = heart.batches();
     snapshot.batches = (*batches, *jobs, *faults);
     let certificate = heart.certificate();

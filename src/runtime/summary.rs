@@ -19,11 +19,13 @@ const OUT_OF_ORDER: &str = "(order)";
 /// Schema version of the summary.
 const VERSION: u32 = 1;
 
-/// Versions of what a run stood on.
-#[derive(Clone, Debug)]
+/// What a run stood on, and what was before it.
+#[derive(Clone, Debug, Default)]
 pub struct Host {
     /// Name and version of each part.
     pub versions: Vec<(String, String)>,
+    /// What is known of the run and the machine before; null where nobody asked.
+    pub before: Value,
 }
 
 /// A run that has ended.
@@ -212,6 +214,7 @@ impl Finished {
                 "pauses": self.interventions.pauses,
             },
             "stuck": self.stuck,
+            "before": host.before,
             "versions": versions,
         })
     }

@@ -3,12 +3,15 @@
 //! Runs on the main thread, on tokio's single-threaded runtime. Architecture invariant: it asks the exec
 //! thread and reads; should it die, the frames still flow.
 
+mod duties;
 pub mod logging;
 mod status;
 
+pub use duties::Duties;
+
 use crate::board::Board;
 use crate::platform::clock;
-use crate::runtime::Running;
+use crate::runtime::{LAST_EVERY, Running};
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval, timeout};
@@ -73,12 +76,18 @@ impl Control {
         signals.came
     }
 
-    /// Watches a run until it should end. On a terminal it shows a block that is drawn anew each second, else
-    /// a line every five seconds.
-    pub fn watch(&mut self, running: &mut Running, board: &Board, limit: Option<Duration>) -> End {
+    /// Watches a run until it should end, and does its duties. On a terminal it shows a block that is drawn anew
+    /// each second, else a line every five seconds.
+    pub fn watch(
+        &mut self,
+        running: &mut Running,
+        board: &Board,
+        limit: Option<Duration>,
+        duties: &mut Duties,
+    ) -> End {
         match self.signals.came {
             Some(signal) => End::Signal(signal),
-            None => self.runtime.block_on(until_end(&mut self.signals, running, board, limit)),
+            None => self.runtime.block_on(until_end(&mut self.signals, running, board, limit, duties)),
         }
     }
 }
@@ -97,12 +106,13 @@ async fn until_end(
     running: &mut Running,
     board: &Board,
     limit: Option<Duration>,
+    duties: &mut Duties,
 ) -> End {
     let mut looks = interval(LOOK);
     looks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let terminal = logging::stderr_is_terminal();
     let every = if terminal { BLOCK_EVERY } else { LINE_EVERY };
-    let mut due = running.began() + every;
+    let (mut due, mut next) = (running.began() + every, running.began());
     let mut spare = Some(running.new_snapshot());
     let mut status = status::Status::new(board, terminal, running.began());
     loop {
@@ -113,18 +123,26 @@ async fn until_end(
         running.tell();
         let now = clock::now();
         if let Some(snapshot) = running.answer() {
-            status.show(now, &snapshot);
+            duties.heard(now, &snapshot);
+            if snapshot.with_latency {
+                duties.service.status(&status.show(now, &snapshot));
+            }
             spare = Some(snapshot);
         }
-        if now >= due
-            && let Some(snapshot) = spare.take()
+        if now >= next.min(due)
+            && let Some(mut snapshot) = spare.take()
         {
-            due = now + every;
+            snapshot.with_latency = now >= due;
+            if now >= due {
+                due = now + every;
+            }
+            next = now + LAST_EVERY;
             running.ask(snapshot);
         }
         if running.none_opened() {
             return End::NoneOpened;
         }
+        duties.begun();
         if running.is_broken() {
             return End::Broken;
         }

@@ -25,10 +25,11 @@ impl Status {
         Self { captured: vec![0; ids.len()], ids, name: board.name.clone(), terminal, began, last: began }
     }
 
-    pub(super) fn show(&mut self, now: Instant, snapshot: &Snapshot) {
+    /// Shows it, and returns the line that sums up.
+    pub(super) fn show(&mut self, now: Instant, snapshot: &Snapshot) -> String {
         let head = self.head(now, snapshot);
         if self.terminal {
-            logging::draw(&(head + &self.rows(now, snapshot)));
+            logging::draw(&format!("{head}{}", self.rows(now, snapshot)));
         } else {
             logging::line(head.trim_end());
         }
@@ -36,6 +37,7 @@ impl Status {
         for (captured, (ledger, ..)) in self.captured.iter_mut().zip(&snapshot.streams) {
             *captured = ledger.captured;
         }
+        head
     }
 
     fn head(&self, now: Instant, snapshot: &Snapshot) -> String {

@@ -131,6 +131,8 @@ pub(super) struct Supervisor {
     stock: Stock,
     /// For the batches that an accelerator takes along.
     boxes: Boxes,
+    /// Why the accelerator was last given up.
+    why: String,
     /// The next accelerator, or why there is none, from the thread that builds it.
     building: Option<mpsc::Receiver<Result<Accelerator, String>>>,
     /// How long what has arrived may take to be published, beside what the accelerator takes.
@@ -158,6 +160,7 @@ impl Supervisor {
             policy,
             stock: Stock::new(parts.spare.clone()),
             boxes: boxes(&parts.capabilities),
+            why: String::new(),
             building: None,
             patience: longest.unwrap_or_default() + Duration::from_secs(2),
             looks: 0,
@@ -222,9 +225,8 @@ impl Supervisor {
                     self.policy.accelerator_let_go(true);
                     self.interventions.accelerators_given_up += 1;
                     let name = self.parts.capabilities.name.clone();
-                    let cause = "a batch did not come back, or all failed: it takes no more; frames are dropped \
-                                 until the next one is built";
-                    self.tell(now, log::Level::Error, Scope::Accelerator, &name, Action::GivenUp, cause);
+                    let cause = format!("{}; frames are dropped until the next one is built", self.why);
+                    self.tell(now, log::Level::Error, Scope::Accelerator, &name, Action::GivenUp, &cause);
                     let_go(old);
                 }
             }
@@ -347,19 +349,18 @@ impl Supervisor {
         match self.policy.accelerator(now, work, failing) {
             Some(Remedy::GiveUp(_)) if self.parts.commands.ready() => {
                 let stuck = work.filter(|work| now.since(work.since) > work.budget);
-                let why = match stuck {
-                    Some(work) => format!(
-                        "the accelerator was given up: a batch did not come back in {:.1} s",
-                        work.budget.as_secs_f64()
-                    ),
-                    None => "the accelerator was given up: every batch failed".to_owned(),
+                self.why = match stuck {
+                    Some(work) => {
+                        format!("a batch did not come back in {:.1} s", work.budget.as_secs_f64())
+                    }
+                    None => "every batch failed".to_owned(),
                 };
                 self.policy.accelerator_given_up();
                 let command = Command::GiveUp {
                     oldest: stuck.map(|work| work.since),
                     stand_in: Box::new(Absent(self.parts.capabilities.clone())),
                     boxes: std::mem::take(&mut self.boxes),
-                    why: BatchFault::new(&why),
+                    why: BatchFault::new(&self.why),
                 };
                 self.command(command);
             }
