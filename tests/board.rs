@@ -665,8 +665,8 @@ fn a_v4l2_device_has_one_user_and_a_stable_name() {
         said(&format!("{HEAD}{}{}", stream("a", "/dev/v4l/by-id/x"), stream("b", "/dev/v4l/by-id/x")));
     assert_eq!(
         twice,
-        "b/board.toml:19:37: streams[1].source.device = \"/dev/v4l/by-id/x\"\n    another stream takes its frames from \
-         this device; a device has one user (see streams[0].source.device at b/board.toml:11:37)\n1 problem in \
+        "b/board.toml:19:36: streams[1].source.device = \"/dev/v4l/by-id/x\"\n    another stream takes its frames from \
+         this device; a device has one user (see streams[0].source.device at b/board.toml:11:36)\n1 problem in \
          b/board.toml"
     );
     let relative = said(&format!("{HEAD}{}", stream("front", "video0")));

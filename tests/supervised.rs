@@ -5,7 +5,7 @@
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::fs;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -273,9 +273,9 @@ fn refused(bench: &Bench) -> Option<(Option<i32>, String)> {
         // Who has the capabilities is above the limits.
         let there = Command::new("setpriv").arg("--version").stdout(Stdio::null()).status();
         if !there.is_ok_and(|status| status.success()) {
-            println!(
-                "SKIPPED: run as root, and there is no setpriv to give capabilities up; install util-linux"
-            );
+            let reason = "run as root, and there is no setpriv to give capabilities up; install util-linux";
+            // Past the capture: nothing is left out silently.
+            std::io::stderr().write_all(format!("SKIPPED: {reason}\n").as_bytes()).unwrap();
             return None;
         }
         let less = "-sys_nice,-ipc_lock";

@@ -105,7 +105,6 @@ fn a_stopped_capture_thread_that_comes_back_ends_and_gives_back_what_it_had() {
             until(&child, || text().matches(&line).count() == times);
         };
         told("replaced", round + 1);
-        sleep(0.5);
         assert_eq!(threads(&child, "cap-s1").len(), 2, "the one that is stuck, and the other");
         drop(stopped);
         until(&child, || threads(&child, "cap-s1").len() == 1);

@@ -1,0 +1,276 @@
+//! What was expected against what was seen.
+
+use crate::agent::Told;
+use crate::scenario::{Back, Expect, Growth, Noticed, Scenario, Span, StreamExpect};
+use crate::seen::{Event, Frame, Seen};
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+/// What a scenario showed, in a few words, and what was not as expected.
+#[derive(Debug, Default)]
+pub struct Shown {
+    pub noticed: String,
+    pub within: String,
+    pub healed: String,
+    pub outage: String,
+    pub others: String,
+    /// Each with what was expected and what was seen. None: the scenario has passed.
+    pub wrong: Vec<String>,
+}
+
+/// Judges a run.
+pub fn judge(scenario: &Scenario, seen: &Seen) -> Shown {
+    let mut shown = Shown::default();
+    let wrong = &mut shown.wrong;
+    told(scenario, seen, wrong);
+    if let Some(panic) = seen.log.lines().find(|line| line.contains("panicked at")) {
+        wrong.push(format!("the program panicked: {panic}"));
+    }
+    for text in scenario.expect.log.iter().filter(|text| !seen.log.contains(text.as_str())) {
+        wrong.push(format!("the log should have {text:?}"));
+    }
+    summaries(&scenario.expect, seen, wrong);
+    let Some(began) = seen.began() else {
+        wrong.push(format!("the program never ran; its log ends with {:?}", last_line(&seen.log)));
+        return shown;
+    };
+    let settled = began + (scenario.expect.settle_s * 1e9) as u64;
+    let (mut others, mut missed) = (0, 0);
+    let none = Vec::new();
+    for stream in scenario.ids() {
+        let frames = seen.frames.get(&stream).unwrap_or(&none);
+        in_order(&stream, frames, wrong);
+        let judged: Vec<_> = frames.iter().filter(|frame| frame.captured_ns >= settled).cloned().collect();
+        if let Some(expect) = scenario.expect.streams.get(&stream) {
+            of_stream(&stream, expect, &judged, wrong);
+        } else {
+            let misses = judged.iter().filter(|frame| !frame.met()).count();
+            others += judged.len();
+            missed += misses;
+            if misses > 0 {
+                wrong.push(format!(
+                    "{stream}: all frames after the first {} s should be met; of {} were not: {}",
+                    scenario.expect.settle_s,
+                    judged.len(),
+                    reasons(&judged)
+                ));
+            }
+            if frames.is_empty() {
+                wrong.push(format!("{stream}: no frame came"));
+            }
+        }
+    }
+    shown.others = format!("{missed} of {others}");
+    let firsts: Vec<_> =
+        scenario.expect.noticed.iter().map(|noticed| of_event(noticed, seen, wrong)).collect();
+    if let Some((event, after)) = firsts.into_iter().flatten().next() {
+        shown.noticed = format!("{} {}: {}", event.stream, event.state, event.cause);
+        shown.within = seconds(event.at_ns.saturating_sub(after));
+        let back = seen.events.iter().find(|later| later.at_ns > event.at_ns && later.stream == event.stream);
+        shown.healed =
+            back.map_or_else(|| "nothing".to_owned(), |back| format!("{} {}", back.stream, back.state));
+    }
+    scenario.expect.back.iter().for_each(|back| is_back(back, seen, wrong));
+    let affected = scenario.expect.streams.keys().filter_map(|stream| seen.frames.get(stream));
+    let outage = affected.map(|frames| outage(frames, settled)).max();
+    shown.outage = outage.map_or_else(String::new, seconds);
+    if let Some(growth) = scenario.expect.growth {
+        grown(growth, seen, wrong);
+    }
+    shown
+}
+
+/// The agent's account: was everything done, and how did the program end?
+fn told(scenario: &Scenario, seen: &Seen, wrong: &mut Vec<String>) {
+    let mut ends = Vec::new();
+    let mut done = BTreeMap::<&str, u32>::new();
+    let mut resets = 0;
+    for told in &seen.told {
+        match told {
+            Told::Broken { why, .. } => wrong.push(format!("the machine: {why}")),
+            Told::Step { name, act, error, .. } => {
+                *done.entry(name).or_default() += 1;
+                wrong.extend(error.iter().map(|error| format!("step {name:?} {act}: {error}")));
+            }
+            Told::End { how, .. } => ends.push(how.clone()),
+            Told::Boot { resets: seen, .. } => resets = *seen,
+            Told::Start { .. } | Told::Running { .. } | Told::Ready { .. } | Told::Sample { .. } => {}
+        }
+    }
+    let mut wanted = BTreeMap::<&str, u32>::new();
+    for step in &scenario.steps {
+        *wanted.entry(&step.name).or_default() += step.repeat.map_or(1, |repeat| repeat.times);
+    }
+    for (name, times) in wanted {
+        let seen = done.get(name).copied().unwrap_or(0);
+        if seen != times {
+            wrong.push(format!("step {name:?} should be done {times} times; it was {seen} times"));
+        }
+    }
+    if ends != scenario.expect.ends {
+        let last = last_line(&seen.log);
+        wrong.push(format!(
+            "the program should end with {:?}; it did with {ends:?}: {last}",
+            scenario.expect.ends
+        ));
+    }
+    if resets != scenario.expect.resets {
+        wrong.push(format!("the machine should be reset {} times; it was {resets}", scenario.expect.resets));
+    }
+}
+
+/// The program's own account: it must add up, and say what the results say.
+fn summaries(expect: &Expect, seen: &Seen, wrong: &mut Vec<String>) {
+    let mut copied = 0.0;
+    for (start, summary) in &seen.summaries {
+        copied += summary["copied_bytes"]["capture"].as_f64().unwrap_or(f64::NAN);
+        let lost = summary["results_lost"]["results"].as_u64().unwrap_or(0);
+        for stream in summary["streams"].as_array().unwrap_or(&Vec::new()) {
+            let id = stream["id"].as_str().unwrap_or("?");
+            let count = |key: &str| stream[key].as_u64().unwrap_or(0);
+            let dropped: u64 = dropped(stream).values().sum();
+            let (captured, met, late) = (count("captured"), count("met"), count("late"));
+            let flying = count("in_flight");
+            if captured != met + late + dropped + flying || flying != 0 {
+                wrong.push(format!(
+                    "{id}: captured {captured} is not met {met} + late {late} + dropped {dropped}, with {flying} \
+                     in flight (start {start})"
+                ));
+            }
+            let frames = seen.frames.get(id).into_iter().flatten().filter(|frame| frame.start == *start);
+            let (mut ended, mut ended_met) = (0, 0);
+            frames.for_each(|frame| {
+                ended += 1;
+                ended_met += u64::from(frame.met());
+            });
+            if lost == 0 && (captured, met) != (ended, ended_met) {
+                wrong.push(format!(
+                    "{id}: the summary has {captured} captured and {met} met; the results have {ended} and \
+                     {ended_met} (start {start})"
+                ));
+            }
+        }
+    }
+    if !seen.summaries.is_empty() && !expect.copied_bytes.holds(copied) {
+        wrong.push(format!("capture should copy {} bytes; it copied {copied}", expect.copied_bytes));
+    }
+}
+
+fn dropped(stream: &Value) -> BTreeMap<String, u64> {
+    let dropped = stream["dropped"].as_object().into_iter().flatten();
+    dropped.map(|(reason, count)| (reason.clone(), count.as_u64().unwrap_or(0))).collect()
+}
+
+/// One record a frame, in the order of its stream.
+fn in_order(stream: &str, frames: &[Frame], wrong: &mut Vec<String>) {
+    let backwards = frames
+        .windows(2)
+        .find(|two| two[0].start == two[1].start && two[0].sequence.checked_add(1) != Some(two[1].sequence));
+    if let Some([one, next]) = backwards {
+        wrong.push(format!(
+            "{stream}: after the record of frame {} comes that of {}, not of the next",
+            one.sequence, next.sequence
+        ));
+    }
+}
+
+fn of_stream(stream: &str, expect: &StreamExpect, frames: &[Frame], wrong: &mut Vec<String>) {
+    let count = |outcome: &str| frames.iter().filter(|frame| frame.outcome == outcome).count() as f64;
+    let latency = frames.iter().filter_map(|frame| frame.latency_us).max().unwrap_or(0);
+    let checks = [
+        ("captured", expect.captured, frames.len() as f64),
+        ("met", expect.met, count("met")),
+        ("late", expect.late, count("late")),
+        ("the largest latency in ms", expect.latency_max_ms, latency as f64 / 1e3),
+        ("the longest time without a met frame in s", expect.outage_s, outage(frames, 0) as f64 / 1e9),
+    ];
+    for (what, span, seen) in checks {
+        wrong.extend(unlike(&format!("{stream}: {what}"), span, seen));
+    }
+    let mut dropped = BTreeMap::<&str, u32>::new();
+    let lost = frames.iter().filter_map(|frame| frame.reason.as_deref());
+    lost.for_each(|reason| *dropped.entry(reason).or_default() += 1);
+    for (reason, span) in &expect.dropped {
+        let seen = dropped.remove(reason.as_str()).unwrap_or(0);
+        wrong.extend(unlike(&format!("{stream}: dropped {reason}"), Some(*span), f64::from(seen)));
+    }
+    let rest = dropped.into_iter();
+    wrong.extend(
+        rest.map(|(reason, count)| format!("{stream}: dropped {reason} should be 0; it was {count}")),
+    );
+}
+
+fn unlike(what: &str, span: Option<Span>, seen: f64) -> Option<String> {
+    let span = span.filter(|span| !span.holds(seen))?;
+    Some(format!("{what} should be {span}; it was {seen}"))
+}
+
+/// Longest time from one met frame's capture to the next's, of those after `settled`.
+fn outage(frames: &[Frame], settled: u64) -> u64 {
+    let met: Vec<_> = frames.iter().filter(|frame| frame.met() && frame.captured_ns >= settled).collect();
+    met.windows(2).map(|two| two[1].captured_ns.saturating_sub(two[0].captured_ns)).max().unwrap_or(0)
+}
+
+/// Words for the ends of frames that were not met.
+fn reasons(frames: &[Frame]) -> String {
+    let mut counts = BTreeMap::<&str, u32>::new();
+    let missed = frames.iter().filter(|frame| !frame.met());
+    missed.for_each(|frame| *counts.entry(frame.reason.as_deref().unwrap_or("late")).or_default() += 1);
+    counts.iter().map(|(reason, count)| format!("{reason} {count}")).collect::<Vec<_>>().join(", ")
+}
+
+/// The event that was to come, and the instant from which it was to.
+fn of_event<'a>(noticed: &Noticed, seen: &'a Seen, wrong: &mut Vec<String>) -> Option<(&'a Event, u64)> {
+    let after = seen.step(&noticed.after)?;
+    let later = || seen.events.iter().filter(|event| event.at_ns >= after && event.stream == noticed.stream);
+    let found = later().find(|event| event.state == noticed.state && event.cause.contains(&noticed.cause));
+    let what = format!("{} {} {:?} after {:?}", noticed.stream, noticed.state, noticed.cause, noticed.after);
+    match found {
+        Some(event) => {
+            wrong.extend(unlike(&what, Some(noticed.within_s), (event.at_ns - after) as f64 / 1e9));
+        }
+        None => {
+            let events: Vec<_> = later().map(|event| format!("{} {:?}", event.state, event.cause)).collect();
+            wrong.push(format!("{what} should come; there came [{}]", events.join(", ")));
+        }
+    }
+    found.map(|event| (event, after))
+}
+
+fn is_back(back: &Back, seen: &Seen, wrong: &mut Vec<String>) {
+    let Some(after) = seen.step(&back.after) else { return };
+    let frames = seen.frames.get(&back.stream).into_iter().flatten();
+    let first =
+        frames.filter(|frame| frame.met() && frame.captured_ns > after).map(|frame| frame.finished_ns).min();
+    let what = format!("{}: the first met frame after {:?}", back.stream, back.after);
+    match first {
+        Some(first) => wrong.extend(unlike(&what, Some(back.within_s), (first - after) as f64 / 1e9)),
+        None => wrong.push(format!("{what} should come within {} s; there was none", back.within_s)),
+    }
+}
+
+fn grown(growth: Growth, seen: &Seen, wrong: &mut Vec<String>) {
+    let sample = |told: &Told| match told {
+        Told::Sample { rss_kb, files, threads, .. } => Some([*rss_kb, *files, *threads]),
+        _ => None,
+    };
+    let samples: Vec<_> = seen.told.iter().filter_map(sample).collect();
+    // What is there at the first is still growing to its size.
+    let [_, first, .., last] = samples.as_slice() else {
+        wrong.push(format!("growth needs three samples at least; there are {}", samples.len()));
+        return;
+    };
+    let spans = [("memory in KiB", growth.rss_kb), ("open files", growth.files), ("threads", growth.threads)];
+    for (index, (what, span)) in spans.into_iter().enumerate() {
+        let more = last[index] as f64 - first[index] as f64;
+        wrong.extend(unlike(&format!("growth of {what} (from {})", first[index]), Some(span), more));
+    }
+}
+
+fn seconds(nanos: u64) -> String {
+    format!("{:.3} s", nanos as f64 / 1e9)
+}
+
+fn last_line(text: &str) -> &str {
+    text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("")
+}

@@ -1,0 +1,273 @@
+//! The virtual machine, seen from outside: what is in it, and QEMU's command line.
+
+use crate::archive::{self, Archive};
+use crate::scenario::{Bus, Scenario, Suite};
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::BufWriter;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// What machines are made of.
+pub struct Parts {
+    /// Folder with `vmlinux` and `lib/modules`.
+    pub kernel: PathBuf,
+    /// The program under test.
+    pub ocelli: PathBuf,
+    /// The project's folder.
+    pub root: PathBuf,
+}
+
+/// Kernel modules with which a machine sees the host's files.
+pub const SHARING: [&str; 4] = ["virtio_pci", "9p", "9pnet_virtio", "overlay"];
+/// End of a signed kernel module.
+const SIGNED: &[u8] = b"~Module signature appended~\n";
+
+impl Parts {
+    /// Boots a machine for the scenario, lets it run to its end, and fetches what was written to `folder`.
+    pub fn run(&self, scenario: &Scenario, folder: &Path) -> Result<(), String> {
+        let failed = |error: std::io::Error| format!("{}: {error}", folder.display());
+        if folder.exists() {
+            fs::remove_dir_all(folder).map_err(failed)?;
+        }
+        fs::create_dir_all(folder).map_err(failed)?;
+        self.initial(scenario, &folder.join("initrd"))?;
+        let ended = self.boot(scenario, folder);
+        let _ = fs::remove_file(folder.join("initrd"));
+        ended?;
+        let home = fs::read(folder.join("home")).map_err(failed)?;
+        for (name, bytes) in archive::files(&home)? {
+            fs::write(folder.join(name), bytes).map_err(failed)?;
+        }
+        let _ = fs::remove_file(folder.join("home"));
+        Ok(())
+    }
+
+    /// Writes the machine's first file system: kernel modules, programs with their libraries, the board.
+    fn initial(&self, scenario: &Scenario, path: &Path) -> Result<(), String> {
+        let failed = |error: std::io::Error| format!("{}: {error}", path.display());
+        let mut archive = Archive::new(BufWriter::new(File::create(path).map_err(failed)?));
+        let own = std::env::current_exe().map_err(failed)?;
+        let programs = [
+            ("init", own),
+            ("usr/local/bin/ocelli", self.ocelli.clone()),
+            ("usr/bin/v4l2-ctl", found("v4l2-ctl")?),
+        ];
+        let mut libraries = BTreeSet::new();
+        for (name, program) in &programs {
+            libraries.extend(needed(program)?);
+            let slim = slim(program, path)?;
+            archive.file(name, 0o755, &slim).map_err(failed)?;
+        }
+        for library in &libraries {
+            archive.copy(library.trim_start_matches('/'), Path::new(library)).map_err(failed)?;
+        }
+        self.modules(scenario, &mut archive)?;
+        let models = self.root.join("models");
+        for name in ["person-ssdlite.int8.toml", "person-ssdlite.int8.onnx", "base/person-ssdlite.toml"] {
+            archive.copy(&format!("models/{name}"), &models.join(name)).map_err(failed)?;
+        }
+        let board = scenario.board_text("/models/person-ssdlite.int8.toml")?;
+        archive.file("board/test.toml", 0o644, board.as_bytes()).map_err(failed)?;
+        let plan = serde_json::to_vec(scenario).map_err(|error| error.to_string())?;
+        archive.file("plan.json", 0o644, &plan).map_err(failed)?;
+        archive.folder("state").map_err(failed)?;
+        archive.finish().map(drop).map_err(failed)
+    }
+
+    fn modules<W: std::io::Write>(
+        &self,
+        scenario: &Scenario,
+        archive: &mut Archive<W>,
+    ) -> Result<(), String> {
+        let failed = |error: std::io::Error| format!("kernel modules: {error}");
+        let mut there = BTreeSet::new();
+        let shared: &[&str] = if scenario.suite == Suite::Two { &SHARING } else { &[] };
+        let fixed = ["vivid", "virtio_pci", "virtio_console"];
+        for module in fixed
+            .into_iter()
+            .chain(shared.iter().copied())
+            .chain(scenario.machine.modules.iter().map(String::as_str))
+        {
+            let files = self.needed_modules(module)?;
+            let names: Vec<_> = files.iter().map(|file| stem(file)).collect();
+            for (file, name) in files.iter().zip(&names) {
+                if there.insert(name.clone()) {
+                    archive.copy(&format!("modules/{name}.ko"), file).map_err(failed)?;
+                }
+            }
+            archive
+                .file(&format!("modules/{module}.list"), 0o644, names.join("\n").as_bytes())
+                .map_err(failed)?;
+            if module == "vivid" {
+                self.copies(&files, &names, scenario.machine.buses.len(), archive)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies of the driver under other names, so that cameras can go away without all others: all cameras of
+    /// one driver are one device of the system.
+    fn copies<W: std::io::Write>(
+        &self,
+        files: &[PathBuf],
+        names: &[String],
+        buses: usize,
+        archive: &mut Archive<W>,
+    ) -> Result<(), String> {
+        let failed = |error: std::io::Error| format!("copies of vivid: {error}");
+        let last = files.last().ok_or("vivid has no module")?;
+        let driver = unsigned(fs::read(last).map_err(failed)?);
+        for bus in 1..buses {
+            let name = Bus::driver(bus);
+            let mut list = names.to_vec();
+            list.pop();
+            list.push(name.clone());
+            archive.file(&format!("modules/{name}.ko"), 0o644, &renamed(&driver, &name)).map_err(failed)?;
+            archive
+                .file(&format!("modules/{name}.list"), 0o644, list.join("\n").as_bytes())
+                .map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// Files of a kernel module and, before it, of what it needs.
+    fn needed_modules(&self, module: &str) -> Result<Vec<PathBuf>, String> {
+        let lib = self.kernel.join("lib/modules");
+        let mut versions =
+            fs::read_dir(&lib).map_err(|error| format!("{}: {error}", lib.display()))?.flatten();
+        let version = versions.next().ok_or_else(|| format!("{} is empty", lib.display()))?.file_name();
+        let output = Command::new(found("modprobe")?)
+            .arg("-d")
+            .arg(&self.kernel)
+            .arg("-S")
+            .arg(&version)
+            .args(["--show-depends", module])
+            .output()
+            .map_err(|error| format!("modprobe: {error}"))?;
+        if !output.status.success() {
+            return Err(format!("modprobe {module}: {}", String::from_utf8_lossy(&output.stderr).trim()));
+        }
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let files = text.lines().filter_map(|line| line.strip_prefix("insmod "));
+        Ok(files.map(|file| PathBuf::from(file.trim())).collect())
+    }
+
+    fn boot(&self, scenario: &Scenario, folder: &Path) -> Result<(), String> {
+        let mut qemu = Command::new(found("qemu-system-x86_64")?);
+        match scenario.suite {
+            // Everything from one thread, and time from the count of its instructions. Nothing outside the
+            // processor may run before the end: what QEMU does beside it comes when the host lets it.
+            Suite::One | Suite::Soak => qemu
+                .args(["-accel", "tcg,thread=single", "-icount", "shift=1,sleep=off", "-smp", "1"])
+                .args(["-rtc", "base=2026-01-01T00:00:00,clock=vm", "-seed", "1"]),
+            Suite::Two => qemu
+                .args(["-accel", accelerator(), "-smp", "2"])
+                .args(["-fsdev", "local,id=host,path=/,readonly=on,security_model=none,multidevs=remap"])
+                .args(["-device", "virtio-9p-pci,fsdev=host,mount_tag=host"]),
+        };
+        qemu.args(["-cpu", "max,-rdrand,-rdseed", "-m", &scenario.machine.memory_mb.to_string()]);
+        qemu.args(["-nographic", "-nodefaults", "-no-reboot"]);
+        qemu.arg("-chardev").arg(format!("file,id=console,path={}", folder.join("console").display()));
+        qemu.args(["-serial", "chardev:console", "-device", "virtio-serial-pci"]);
+        qemu.arg("-chardev").arg(format!("file,id=home,path={}", folder.join("home").display()));
+        qemu.args(["-device", "virtserialport,chardev=home,name=out"]);
+        qemu.arg("-kernel").arg(self.kernel.join("vmlinux")).arg("-initrd").arg(folder.join("initrd"));
+        qemu.args([
+            "-append",
+            "console=ttyS0 quiet panic=-1 preempt=full mitigations=off nokaslr norandmaps cryptomgr.notests tsc=reliable \
+             no_timer_check initcall_blacklist=init_kprobe_trace,load_system_certificate_list",
+        ]);
+        let errors = File::create(folder.join("qemu")).map_err(|error| format!("qemu: {error}"))?;
+        qemu.stdin(Stdio::null()).stdout(Stdio::null()).stderr(errors);
+        let mut machine = qemu.spawn().map_err(|error| format!("qemu-system-x86_64: {error}"))?;
+        let until = Instant::now() + Duration::from_secs(scenario.limit_s);
+        loop {
+            if let Some(ended) = machine.try_wait().map_err(|error| format!("qemu: {error}"))? {
+                return if ended.success() { Ok(()) } else { Err(said(folder, &format!("qemu: {ended}"))) };
+            }
+            if Instant::now() > until {
+                let _ = machine.kill();
+                let _ = machine.wait();
+                return Err(said(folder, &format!("the machine was not done in {} s", scenario.limit_s)));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+/// Hardware's help where a stock kernel is known to run with it; kvm_pvm is not such.
+fn accelerator() -> &'static str {
+    let module = |name: &str| Path::new("/sys/module").join(name).exists();
+    let helps = (module("kvm_amd") || module("kvm_intel")) && !module("kvm_pvm");
+    let allowed = File::options().read(true).write(true).open("/dev/kvm").is_ok();
+    if helps && allowed { "kvm" } else { "tcg,thread=multi" }
+}
+
+/// What went wrong, and the last that QEMU and the machine said.
+fn said(folder: &Path, what: &str) -> String {
+    let last = |name| {
+        let text = fs::read(folder.join(name)).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text).into_owned();
+        text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("").to_owned()
+    };
+    format!("{what} ({} {})", last("qemu"), last("console"))
+}
+
+/// A program on the path, or where only administrators look.
+pub fn found(program: &str) -> Result<PathBuf, String> {
+    let path = std::env::var("PATH").unwrap_or_default();
+    let folders = path.split(':').chain(["/usr/sbin", "/sbin"]);
+    let mut places = folders.map(|folder| Path::new(folder).join(program));
+    places.find(|place| place.is_file()).ok_or_else(|| format!("{program} is not installed"))
+}
+
+/// Libraries that a program needs, and the loader.
+fn needed(program: &Path) -> Result<Vec<String>, String> {
+    let output = Command::new("ldd").arg(program).output().map_err(|error| format!("ldd: {error}"))?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    if let Some(missing) = text.lines().find(|line| line.contains("not found")) {
+        return Err(format!("{}: {}", program.display(), missing.trim()));
+    }
+    let paths = text.lines().filter_map(|line| line.split_whitespace().find(|word| word.starts_with('/')));
+    Ok(paths.map(str::to_owned).collect())
+}
+
+/// A program without what only debuggers need: a machine that starts has to unpack every byte.
+fn slim(program: &Path, beside: &Path) -> Result<Vec<u8>, String> {
+    let slim = beside.with_extension("slim");
+    let stripped = Command::new("strip").arg("-s").arg("-o").arg(&slim).arg(program).status();
+    let bytes = match stripped {
+        Ok(status) if status.success() => fs::read(&slim),
+        _ => fs::read(program),
+    };
+    let _ = fs::remove_file(&slim);
+    bytes.map_err(|error| format!("{}: {error}", program.display()))
+}
+
+fn stem(file: &Path) -> String {
+    file.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+/// A kernel module without its signature, which a change would make wrong.
+fn unsigned(mut module: Vec<u8>) -> Vec<u8> {
+    if let Some(signed) = module.strip_suffix(SIGNED)
+        && let Some((rest, length)) = signed.split_last_chunk::<4>()
+    {
+        let length = u32::from_be_bytes(*length) as usize;
+        module.truncate(rest.len().saturating_sub(8 + length));
+    }
+    module
+}
+
+/// The driver vivid under another name of the same length.
+fn renamed(driver: &[u8], name: &str) -> Vec<u8> {
+    let mut copy = driver.to_vec();
+    let mut at = 0;
+    while let Some(found) = copy[at..].windows(5).position(|word| word == b"vivid") {
+        copy[at + found..at + found + 5].copy_from_slice(name.as_bytes());
+        at += found + 5;
+    }
+    copy
+}
