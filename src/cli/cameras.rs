@@ -4,8 +4,9 @@ use crate::cli::{Exit, Failure, say};
 use clap::{Args, ValueEnum};
 use ocelli::board::{Board, SourceSpec};
 use ocelli::capture::v4l2::inventory::{
-    Camera, Control, Format as Offered, Interval, Node, Proposal, Size, UsbBus, What, nodes,
+    Camera, Control, Format as Offered, Interval, Kind, Node, Proposal, Size, UsbBus, What, nodes,
 };
+use ocelli::image::PixelFormat;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -261,12 +262,19 @@ fn show(found: &Found<'_>, text: &mut String) {
     if !camera.holders.is_empty() {
         line("in use by", &camera.holders.join(", "));
     }
-    for offered in &camera.formats {
+    let usable = |offered: &&Offered| offered.format.is_some() || offered.is_jpeg;
+    for offered in camera.formats.iter().filter(usable) {
         for (number, mode) in modes(offered).into_iter().enumerate() {
             let key = if number == 0 { offered.fourcc.to_string() } else { String::new() };
             let format = if number == 0 { meaning(offered) } else { "" };
             line(key.trim(), &format!("{format:<7} {mode}"));
         }
+    }
+    let others: Vec<String> = (camera.formats.iter().filter(|offered| !usable(offered)))
+        .map(|offered| offered.fourcc.to_string().trim().to_owned())
+        .collect();
+    if !others.is_empty() {
+        line("others", &format!("{}, which a board can't use", others.join(", ")));
     }
     let width = camera.controls.iter().map(|(control, _)| control.name.len()).max().unwrap_or(0);
     for (number, (control, value)) in camera.controls.iter().enumerate() {
@@ -277,11 +285,7 @@ fn show(found: &Found<'_>, text: &mut String) {
 
 /// What a format is to a board.
 fn meaning(offered: &Offered) -> &'static str {
-    match offered.format {
-        Some(format) => format.as_str(),
-        None if offered.is_jpeg => "mjpeg",
-        None => "-",
-    }
+    offered.format.map_or("mjpeg", PixelFormat::as_str)
 }
 
 /// Sizes, each with its rates.
@@ -317,13 +321,21 @@ fn modes(offered: &Offered) -> Vec<String> {
 
 /// A control's value and what it takes.
 fn range(control: &Control, value: Option<i64>) -> String {
+    let shown = |value: i64| match control.kind {
+        Kind::Bitmask => format!("{value:#x}"),
+        _ => value.to_string(),
+    };
     if !control.is_settable() {
-        let value = value.map(|value| format!("{value}, ")).unwrap_or_default();
+        let value = value.map(|value| format!("{}, ", shown(value))).unwrap_or_default();
         return format!("{value}not to be set by a board");
     }
-    let now = value.map(|value| format!("{value}; ")).unwrap_or_default();
+    let now = value.map(|value| format!("{}; ", shown(value))).unwrap_or_default();
+    let usually = match control.kind {
+        Kind::Button => String::new(),
+        _ => format!(", usually {}", shown(control.default)),
+    };
     let inactive = if control.is_inactive() { "; decided by an automatic now" } else { "" };
-    format!("{now}{control}, usually {}{inactive}", control.default)
+    format!("{now}{control}{usually}{inactive}")
 }
 
 fn to_json(found: &[Found<'_>], nodes: &[Node], missing: &[&(&str, &Path)]) -> Value {
@@ -416,8 +428,7 @@ fn control_json((control, value): &(Control, Option<i64>)) -> Value {
 #[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
-    use ocelli::capture::v4l2::inventory::{Fourcc, Identity, Kind};
-    use ocelli::image::PixelFormat;
+    use ocelli::capture::v4l2::inventory::{Fourcc, Identity};
 
     fn webcam(number: u32, card: &str) -> Node {
         let rates = |rates: &[f64]| -> Vec<Interval> {
@@ -586,7 +597,7 @@ mod tests {
   YUYV      YUY2    640x480 at 29.97, 15 fps
                     1280x720 at 10 fps
   MJPG      mjpeg   sizes not told
-  H264      -       1920x1080 at 30 fps
+  others    H264, which a board can't use
   controls  gain           7; 0 to 255, usually 128
             auto_exposure  3; one of 1 (Manual), 3 (Auto), usually 128
             exposure       0 to 255, usually 128; decided by an automatic now

@@ -205,6 +205,10 @@ impl Camera {
         let with_value = |control: Control| {
             let readable = control.is_readable() && control.kind != Kind::Other;
             let value = if readable { device.get_control(&control).ok() } else { None };
+            // Its highest bit is no sign.
+            let unsigned =
+                |value: i64| if control.kind == Kind::Bitmask { value & 0xffff_ffff } else { value };
+            let value = value.map(unsigned);
             (control, value)
         };
         Self {
