@@ -93,17 +93,13 @@ impl Camera {
             if !seat.has_begun() {
                 self.await_beginning()?;
             }
-            if std::mem::take(&mut resumes) {
-                // Nobody was there for what was released until now.
-                self.tell_missed(|lost| Lost { reason: DropReason::SourceDown, ..lost })?;
-            }
             let since = clock::now();
             let left = match opened {
                 Ok(opened) => {
                     for note in &opened.notes {
                         log::info!("{}: {note}", self.id);
                     }
-                    self.watch(asked)?
+                    self.watch(asked, &mut resumes)?
                 }
                 Err(error) => Left::Failed(error),
             };
@@ -130,7 +126,7 @@ impl Camera {
                 }
             }
         }
-        self.tell_missed(|lost| lost)?;
+        self.tell_missed()?;
         self.port.flush();
         self.close()?;
         self.flags.ended.fetch_add(1, Ordering::AcqRel);
@@ -159,14 +155,22 @@ impl Camera {
         Ok(())
     }
 
-    fn watch(&mut self, asked: &Realtime) -> Result<Left, Replaced> {
+    /// Takes what the source has. As long as that `resumes` what another left, what it says is lost was released
+    /// while nobody was there.
+    fn watch(&mut self, asked: &Realtime, resumes: &mut bool) -> Result<Left, Replaced> {
         // Only here: what opening starts (a decoder's threads) must not inherit it. A refusal was reported at
         // start, once for all threads.
         let _place = realtime::enter(realtime::Role::Capture, asked);
         while !self.stopping() {
             let until = clock::now() + GLANCE;
             match self.port.seat.during(Phase::Watching, || self.source.next(until))? {
-                Next::Frame(captured) => self.port.deliver(captured),
+                Next::Frame(captured) => {
+                    *resumes = false;
+                    self.port.deliver(captured);
+                }
+                Next::Lost(lost) if *resumes => {
+                    self.port.tell(News::Lost(Lost { reason: DropReason::SourceDown, ..lost }));
+                }
                 Next::Lost(lost) => self.port.tell(News::Lost(lost)),
                 Next::Nothing => self.port.flush(),
                 Next::Ended => return Ok(Left::Ended),
@@ -185,7 +189,7 @@ impl Camera {
             }
             let glance = until.min(clock::now() + GLANCE);
             let back = self.port.seat.during(Phase::Pausing, || self.source.await_return(glance))?;
-            self.tell_missed(|lost| lost)?;
+            self.tell_missed()?;
             if back {
                 break;
             }
@@ -201,10 +205,10 @@ impl Camera {
         self.port.seat.during(Phase::Watching, || self.source.missed(now))
     }
 
-    fn tell_missed(&mut self, seen: impl Fn(Lost) -> Lost) -> Result<(), Replaced> {
+    fn tell_missed(&mut self) -> Result<(), Replaced> {
         let now = clock::now();
         while let Some(lost) = self.missed(now)? {
-            self.port.tell(News::Lost(seen(lost)));
+            self.port.tell(News::Lost(lost));
         }
         Ok(())
     }

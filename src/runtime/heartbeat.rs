@@ -219,24 +219,6 @@ pub(super) struct Signs {
     work: [AtomicU64; 2],
     /// Since when every batch has failed; 0 while they don't.
     failing: AtomicU64,
-    /// Frames that reached exec, and records that pub handed out.
-    pub(super) arrived: Count,
-    pub(super) published: Count,
-}
-
-/// A number that one thread counts up.
-#[derive(Debug, Default)]
-pub(super) struct Count(AtomicU64);
-
-impl Count {
-    pub(super) fn add(&self, more: u64) {
-        // One thread writes.
-        self.0.store(self.0.load(Relaxed) + more, Relaxed);
-    }
-
-    pub(super) fn get(&self) -> u64 {
-        self.0.load(Relaxed)
-    }
 }
 
 impl Signs {
