@@ -377,7 +377,7 @@ fn controls() {
     drop(open(&controlled(&kinds)).unwrap());
     let said = refused(&controlled(&[("menu", 2)]));
     assert!(said.contains("1 (Menu Item 1), 3 (Menu Item 3), 4 (Menu Item 4), not 2"), "{said}");
-    let said = refused(&controlled(&[("u16_8x16_matrix", 2)]));
+    let said = refused(&controlled(&[("string", 2)]));
     assert!(said.contains("is no number; a board can't set it"), "{said}");
     let said = refused(&controlled(&[("read_only_integer_32_bits", 2)]));
     assert!(said.contains("can only be read on this device"), "{said}");
