@@ -171,13 +171,16 @@ impl Camera {
         Ok(Opened { layout, notes })
     }
 
-    /// Says so when it is another camera than before: cables were swapped, or it was replaced.
+    /// Says so when it is another camera than before, or elsewhere: cables were swapped, or it was replaced.
     fn recognize(&mut self, device: &Device) {
         let Identity { card, bus, .. } = &device.identity;
         let serial = bus::serial(Path::new("/sys"), &self.words.node());
         let now = format!("{card} at {bus}, serial number {}", serial.as_deref().unwrap_or("none"));
         if let Some(before) = self.known.replace(now.clone()).filter(|before| *before != now) {
-            log::warn!("{}: this is another camera than before: {now}; it was {before}", self.words.stream);
+            log::warn!(
+                "{}: another camera than before, or elsewhere: {now}; it was {before}",
+                self.words.stream
+            );
         }
     }
 
