@@ -1,7 +1,7 @@
 //! What was expected against what was seen.
 
 use crate::agent::Told;
-use crate::scenario::{Back, Expect, Growth, Noticed, Scenario, Span, StreamExpect};
+use crate::scenario::{Back, Expect, Growth, Noticed, Scenario, Span, StreamExpect, Suite};
 use crate::seen::{Event, Frame, Seen};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -35,6 +35,8 @@ pub fn judge(scenario: &Scenario, seen: &Seen) -> Shown {
         return shown;
     };
     let settled = began + (scenario.expect.settle_s * 1e9) as u64;
+    // In real time, how much is lost is the host's affair, too.
+    let exact = scenario.suite != Suite::Two;
     let (mut others, mut missed) = (0, 0);
     let none = Vec::new();
     for stream in scenario.ids() {
@@ -42,12 +44,12 @@ pub fn judge(scenario: &Scenario, seen: &Seen) -> Shown {
         in_order(&stream, frames, wrong);
         let judged: Vec<_> = frames.iter().filter(|frame| frame.captured_ns >= settled).cloned().collect();
         if let Some(expect) = scenario.expect.streams.get(&stream) {
-            of_stream(&stream, expect, &judged, wrong);
+            of_stream(&stream, expect, &judged, exact, wrong);
         } else {
             let misses = judged.iter().filter(|frame| !frame.met()).count();
             others += judged.len();
             missed += misses;
-            if misses > 0 {
+            if misses > 0 && (exact || misses == judged.len()) {
                 wrong.push(format!(
                     "{stream}: all frames after the first {} s should be met; of {} were not: {}",
                     scenario.expect.settle_s,
@@ -64,11 +66,11 @@ pub fn judge(scenario: &Scenario, seen: &Seen) -> Shown {
     let firsts: Vec<_> =
         scenario.expect.noticed.iter().map(|noticed| of_event(noticed, seen, wrong)).collect();
     if let Some((event, after)) = firsts.into_iter().flatten().next() {
-        shown.noticed = format!("{} {}: {}", event.stream, event.state, event.cause);
+        shown.noticed = format!("{} {}: {}", event.about, event.state, short(&event.cause));
         shown.within = seconds(event.at_ns.saturating_sub(after));
-        let back = seen.events.iter().find(|later| later.at_ns > event.at_ns && later.stream == event.stream);
-        shown.healed =
-            back.map_or_else(|| "nothing".to_owned(), |back| format!("{} {}", back.stream, back.state));
+        let later = |later: &&Event| later.at_ns > event.at_ns && later.about == event.about;
+        let back = seen.events.iter().filter(later).rfind(|later| later.state != event.state);
+        shown.healed = back.map_or_else(String::new, |back| format!("{} {}", back.about, back.state));
     }
     scenario.expect.back.iter().for_each(|back| is_back(back, seen, wrong));
     let affected = scenario.expect.streams.keys().filter_map(|stream| seen.frames.get(stream));
@@ -174,7 +176,7 @@ fn in_order(stream: &str, frames: &[Frame], wrong: &mut Vec<String>) {
     }
 }
 
-fn of_stream(stream: &str, expect: &StreamExpect, frames: &[Frame], wrong: &mut Vec<String>) {
+fn of_stream(stream: &str, expect: &StreamExpect, frames: &[Frame], exact: bool, wrong: &mut Vec<String>) {
     let count = |outcome: &str| frames.iter().filter(|frame| frame.outcome == outcome).count() as f64;
     let latency = frames.iter().filter_map(|frame| frame.latency_us).max().unwrap_or(0);
     let checks = [
@@ -194,7 +196,7 @@ fn of_stream(stream: &str, expect: &StreamExpect, frames: &[Frame], wrong: &mut 
         let seen = dropped.remove(reason.as_str()).unwrap_or(0);
         wrong.extend(unlike(&format!("{stream}: dropped {reason}"), Some(*span), f64::from(seen)));
     }
-    let rest = dropped.into_iter();
+    let rest = dropped.into_iter().filter(|_| exact);
     wrong.extend(
         rest.map(|(reason, count)| format!("{stream}: dropped {reason} should be 0; it was {count}")),
     );
@@ -222,9 +224,9 @@ fn reasons(frames: &[Frame]) -> String {
 /// The event that was to come, and the instant from which it was to.
 fn of_event<'a>(noticed: &Noticed, seen: &'a Seen, wrong: &mut Vec<String>) -> Option<(&'a Event, u64)> {
     let after = seen.step(&noticed.after)?;
-    let later = || seen.events.iter().filter(|event| event.at_ns >= after && event.stream == noticed.stream);
+    let later = || seen.events.iter().filter(|event| event.at_ns >= after && event.about == noticed.about);
     let found = later().find(|event| event.state == noticed.state && event.cause.contains(&noticed.cause));
-    let what = format!("{} {} {:?} after {:?}", noticed.stream, noticed.state, noticed.cause, noticed.after);
+    let what = format!("{} {} {:?} after {:?}", noticed.about, noticed.state, noticed.cause, noticed.after);
     match found {
         Some(event) => {
             wrong.extend(unlike(&what, Some(noticed.within_s), (event.at_ns - after) as f64 / 1e9));
@@ -265,6 +267,13 @@ fn grown(growth: Growth, seen: &Seen, wrong: &mut Vec<String>) {
         let more = last[index] as f64 - first[index] as f64;
         wrong.extend(unlike(&format!("growth of {what} (from {})", first[index]), Some(span), more));
     }
+}
+
+/// A cause without the names of the stream and its device, which are said already.
+fn short(cause: &str) -> &str {
+    let cause =
+        cause.strip_prefix("stream `").and_then(|rest| Some(rest.split_once(": ")?.1)).unwrap_or(cause);
+    if cause.starts_with("/dev/") { cause.split_once(": ").map_or(cause, |(_, rest)| rest) } else { cause }
 }
 
 fn seconds(nanos: u64) -> String {
