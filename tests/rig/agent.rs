@@ -54,6 +54,8 @@ pub enum Told {
     Step { at_ns: u64, done_ns: u64, name: String, act: String, error: Option<String> },
     /// What the program holds.
     Sample { at_ns: u64, rss_kb: u64, files: u64, threads: u64 },
+    /// So many frames of a camera were the known picture.
+    Known { at_ns: u64, stream: String, frames: u64, copied: u64 },
     /// It ended.
     End { at_ns: u64, start: usize, how: String },
     /// Something without which the scenario means nothing.
@@ -296,7 +298,10 @@ impl<'a> Agent<'a> {
             && at_ns > alive + (limit * 1e9) as u64
         {
             start.alive_ns = None;
-            let error = kill(pid(&start.child), Signal::SIGABRT).err().map(|error| error.to_string());
+            // One that is stopped takes the first only with the second.
+            let killed = kill(pid(&start.child), Signal::SIGABRT)
+                .and_then(|()| kill(pid(&start.child), Signal::SIGCONT));
+            let error = killed.err().map(|error| error.to_string());
             let act = "no sign of life: SIGABRT".to_owned();
             self.tell(&Told::Step { at_ns, done_ns: now(), name: "watchdog".to_owned(), act, error });
         }
@@ -404,6 +409,7 @@ impl<'a> Agent<'a> {
             Act::Unwedge(socket) => {
                 self.wedged.remove(socket).map(drop).ok_or(format!("{socket} is not wedged"))
             }
+            Act::Burn { ms } => burn(Duration::from_millis(*ms)),
             Act::CrashManager {} => {
                 kill(Pid::from_raw(1), Signal::SIGSEGV).map_err(|error| format!("process 1: {error}"))
             }
@@ -416,7 +422,7 @@ impl<'a> Agent<'a> {
         }
     }
 
-    fn device(&self, camera: &str) -> Result<String, String> {
+    pub fn device(&self, camera: &str) -> Result<String, String> {
         let (bus, camera) = self.plan.camera(camera).ok_or(format!("no camera {camera}"))?;
         Ok(by_path(bus, camera))
     }
@@ -496,6 +502,24 @@ pub fn run(command: &mut Command) -> Result<(), String> {
     let said = [output.stdout, output.stderr].concat();
     let failed = || format!("{command:?}: {}: {}", output.status, String::from_utf8_lossy(&said).trim());
     output.status.success().then_some(()).ok_or_else(failed)
+}
+
+/// Runs before everybody else, and does nothing.
+fn burn(time: Duration) -> Result<(), String> {
+    use thread_priority::{
+        RealtimeThreadSchedulePolicy, ThreadPriority, ThreadPriorityValue, ThreadSchedulePolicy,
+        set_thread_priority_and_policy, thread_native_id,
+    };
+    let busy = std::thread::spawn(move || {
+        let priority = ThreadPriorityValue::try_from(90u8).map_err(|error| format!("{error:?}"))?;
+        let fifo = ThreadSchedulePolicy::Realtime(RealtimeThreadSchedulePolicy::Fifo);
+        set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Crossplatform(priority), fifo)
+            .map_err(|error| format!("{error:?}"))?;
+        let until = now() + time.as_nanos() as u64;
+        while now() < until {}
+        Ok(())
+    });
+    busy.join().map_err(|_| "the burning thread died".to_owned())?
 }
 
 fn exchange(one: &str, other: &str) -> std::io::Result<()> {

@@ -30,6 +30,10 @@ pub fn judge(scenario: &Scenario, seen: &Seen) -> Shown {
         wrong.push(format!("the log should have {text:?}"));
     }
     summaries(&scenario.expect, seen, wrong);
+    if scenario.known_picture {
+        known(scenario, seen, &mut shown);
+        return shown;
+    }
     let Some(began) = seen.began() else {
         wrong.push(format!("the program never ran; its log ends with {:?}", last_line(&seen.log)));
         return shown;
@@ -96,7 +100,11 @@ fn told(scenario: &Scenario, seen: &Seen, wrong: &mut Vec<String>) {
             }
             Told::End { how, .. } => ends.push(how.clone()),
             Told::Boot { resets: seen, .. } => resets = *seen,
-            Told::Start { .. } | Told::Running { .. } | Told::Ready { .. } | Told::Sample { .. } => {}
+            Told::Start { .. }
+            | Told::Running { .. }
+            | Told::Ready { .. }
+            | Told::Sample { .. }
+            | Told::Known { .. } => {}
         }
     }
     let mut wanted = BTreeMap::<&str, u32>::new();
@@ -124,8 +132,12 @@ fn told(scenario: &Scenario, seen: &Seen, wrong: &mut Vec<String>) {
 /// The program's own account: it must add up, and say what the results say.
 fn summaries(expect: &Expect, seen: &Seen, wrong: &mut Vec<String>) {
     let mut copied = 0.0;
+    let mut lost_by = BTreeMap::<&str, f64>::new();
     for (start, summary) in &seen.summaries {
         copied += summary["copied_bytes"]["capture"].as_f64().unwrap_or(f64::NAN);
+        for (output, count) in summary["results_lost"].as_object().into_iter().flatten() {
+            *lost_by.entry(output).or_default() += count.as_f64().unwrap_or(f64::NAN);
+        }
         let lost = summary["results_lost"]["results"].as_u64().unwrap_or(0);
         for stream in summary["streams"].as_array().unwrap_or(&Vec::new()) {
             let id = stream["id"].as_str().unwrap_or("?");
@@ -153,6 +165,12 @@ fn summaries(expect: &Expect, seen: &Seen, wrong: &mut Vec<String>) {
             }
         }
     }
+    for (output, span) in &expect.lost {
+        let seen = lost_by.remove(output.as_str()).unwrap_or(0.0);
+        wrong.extend(unlike(&format!("results lost by {output}"), Some(*span), seen));
+    }
+    let rest = lost_by.into_iter().filter(|(_, count)| *count != 0.0);
+    wrong.extend(rest.map(|(output, count)| format!("{output} should lose no results; it lost {count}")));
     if !seen.summaries.is_empty() && !expect.copied_bytes.holds(copied) {
         wrong.push(format!("capture should copy {} bytes; it copied {copied}", expect.copied_bytes));
     }
@@ -161,6 +179,28 @@ fn summaries(expect: &Expect, seen: &Seen, wrong: &mut Vec<String>) {
 fn dropped(stream: &Value) -> BTreeMap<String, u64> {
     let dropped = stream["dropped"].as_object().into_iter().flatten();
     dropped.map(|(reason, count)| (reason.clone(), count.as_u64().unwrap_or(0))).collect()
+}
+
+/// Every camera's frames were the picture.
+fn known(scenario: &Scenario, seen: &Seen, shown: &mut Shown) {
+    let mut frames = 0;
+    for stream in scenario.ids() {
+        let found = seen.told.iter().find_map(|told| match told {
+            Told::Known { stream: of, frames, copied, .. } if *of == stream => Some((*frames, *copied)),
+            _ => None,
+        });
+        match found {
+            Some((same, copied)) => {
+                frames += same;
+                let what = format!("{stream}: bytes that capture copied");
+                shown.wrong.extend(unlike(&what, Some(scenario.expect.copied_bytes), copied as f64));
+            }
+            None => shown
+                .wrong
+                .push(format!("{stream}: its frames should be the known picture; nothing is known")),
+        }
+    }
+    shown.noticed = format!("{frames} frames bit for bit");
 }
 
 /// One record a frame, in the order of its stream.

@@ -6,6 +6,7 @@ mod agent;
 mod archive;
 mod expect;
 mod guest;
+mod known;
 mod machine;
 mod report;
 mod scenario;

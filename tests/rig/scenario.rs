@@ -32,6 +32,9 @@ pub struct Scenario {
     /// Anything else of the board.
     #[serde(default)]
     pub board: toml::Table,
+    /// In place of the program: known pictures are sent to every camera, and must reach the pool as they are.
+    #[serde(default)]
+    pub known_picture: bool,
     #[serde(default)]
     pub service: Service,
     /// What happens, in the order of time.
@@ -111,6 +114,10 @@ pub struct Bus {
     pub multiplanar: bool,
     /// With an output whose pictures the cameras see.
     pub output: bool,
+    /// Cameras without a stream of their own.
+    pub idle: bool,
+    /// They have the size of their input, and no other.
+    pub fixed_size: bool,
     /// Controls that are set when it appears, beside those of [`Bus::controls`].
     pub controls: BTreeMap<String, i64>,
 }
@@ -122,6 +129,8 @@ impl Default for Bus {
             input: Input::Webcam,
             multiplanar: false,
             output: false,
+            idle: false,
+            fixed_size: false,
             controls: BTreeMap::new(),
         }
     }
@@ -146,7 +155,8 @@ impl Bus {
     pub fn parameters(&self) -> String {
         let each = |value: &str| vec![value; self.cameras].join(",");
         format!(
-            "n_devs={} node_types={} num_inputs={} input_types={} num_outputs={} output_types={} multiplanar={}",
+            "n_devs={} node_types={} num_inputs={} input_types={} num_outputs={} output_types={} multiplanar={} \
+             ccs_cap_mode={}",
             self.cameras,
             each(if self.output { "0x101" } else { "0x1" }),
             each("1"),
@@ -154,6 +164,7 @@ impl Bus {
             each(if self.output { "1" } else { "0" }),
             each("1"),
             each(if self.multiplanar { "2" } else { "1" }),
+            each(if self.fixed_size { "0" } else { "-1" }),
         )
     }
 
@@ -252,6 +263,8 @@ pub enum Act {
     Wedge(String),
     /// Hangs up.
     Unwedge(String),
+    /// Takes the processor from everybody, as a storm of interrupts does.
+    Burn { ms: u64 },
     /// The service manager, and with it everything, stands still for good.
     CrashManager {},
     /// Runs a program of the machine, which must succeed; `"a0"` in its arguments is the camera's device.
@@ -307,6 +320,8 @@ pub struct Expect {
     pub growth: Option<Growth>,
     /// How often the machine was reset.
     pub resets: u32,
+    /// Results that outputs lost, by output. One that is not named must lose none.
+    pub lost: BTreeMap<String, Span>,
 }
 
 impl Default for Expect {
@@ -321,6 +336,7 @@ impl Default for Expect {
             log: Vec::new(),
             growth: None,
             resets: 0,
+            lost: BTreeMap::new(),
         }
     }
 }
@@ -434,7 +450,7 @@ impl Scenario {
 
     /// Names of all streams: cameras first.
     pub fn ids(&self) -> Vec<String> {
-        let buses = self.machine.buses.iter().zip('a'..);
+        let buses = self.machine.buses.iter().zip('a'..).filter(|(bus, _)| !bus.idle);
         let cameras =
             buses.flat_map(|(bus, letter)| (0..bus.cameras).map(move |camera| format!("{letter}{camera}")));
         let mut ids: Vec<_> = cameras.collect();
