@@ -283,7 +283,7 @@ fn sources() {
         "type = \"synthetic\"",
         "type = \"syntetic\"",
         "11:19: streams[0].source.type = \"syntetic\"\n    not known here; did you mean \"synthetic\"? \
-         One of \"synthetic\", \"file\", \"uri\", \"pipeline\"",
+         One of \"synthetic\", \"file\", \"uri\", \"pipeline\", \"v4l2\"",
     );
     refused(
         "type = \"synthetic\"",
@@ -632,7 +632,7 @@ fn a_v4l2_camera_says_what_it_takes() {
         let said = said(&format!("{HEAD}{}", source(rest)));
         assert!(said.contains(problem), "{said}");
     };
-    refused(", memory = \"dma\"", "one of \"auto\", \"userptr\", \"mmap\", \"dmabuf\", \"copy\"");
+    refused(", memory = \"dma\"", "One of \"auto\", \"userptr\", \"mmap\", \"dmabuf\", \"copy\"");
     refused(", encoding = \"h264\"", "\"raw\", \"mjpeg\"");
     refused(", controls = { gain = \"high\" }", "streams[0].source.controls.gain = \"high\"");
     refused(", fourcc = \"TOOLONG\"", "streams[0].source.fourcc");
@@ -657,7 +657,7 @@ fn a_v4l2_device_has_one_user_and_a_stable_name() {
     assert_eq!(
         numbered.warnings,
         [
-            "b/board.toml:11:37: streams[0].source.device: /dev/video2 may be another camera after the next start; use \
+            "b/board.toml:11:36: streams[0].source.device: /dev/video2 may be another camera after the next start; use \
           its name in /dev/v4l/by-path"
         ]
     );
@@ -665,8 +665,8 @@ fn a_v4l2_device_has_one_user_and_a_stable_name() {
         said(&format!("{HEAD}{}{}", stream("a", "/dev/v4l/by-id/x"), stream("b", "/dev/v4l/by-id/x")));
     assert_eq!(
         twice,
-        "b/board.toml:19:37: streams[1].source.device = \"/dev/v4l/by-id/x\"\n    another stream takes its frames from \
-         this device; a device has one user (see streams[0].source.device at b/board.toml:11:37)\n1 problem in \
+        "b/board.toml:19:36: streams[1].source.device = \"/dev/v4l/by-id/x\"\n    another stream takes its frames from \
+         this device; a device has one user (see streams[0].source.device at b/board.toml:11:36)\n1 problem in \
          b/board.toml"
     );
     let relative = said(&format!("{HEAD}{}", stream("front", "video0")));

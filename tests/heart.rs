@@ -80,6 +80,16 @@ impl Rig {
         }
     }
 
+    /// The accelerator is given up, with all that it has.
+    fn lose_accelerator(&mut self) {
+        let lost = self.at_accelerator.len();
+        self.at_accelerator.clear();
+        let mut boxes = (0..8).map(|_| Box::new(Batch::with_capacity(64))).collect::<Vec<_>>();
+        self.heart.accelerator_lost(self.now, BatchFault::new("given up"), &mut boxes);
+        assert_eq!(boxes.len(), 8 - lost, "one for each that is lost");
+        self.act();
+    }
+
     fn publish(&mut self, decoded: bool) {
         self.publish_without_acting(decoded);
         self.act();
@@ -177,6 +187,7 @@ enum Step {
     Lose(usize, u64, usize),
     Complete(bool),
     Publish(bool),
+    LoseAccelerator,
     Wait(u64),
     Down(usize),
 }
@@ -191,6 +202,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0..STREAMS, 1..5u64, 0..4usize).prop_map(|(s, n, r)| Step::Lose(s, n, r)),
         4 => prop::bool::weighted(0.1).prop_map(Step::Complete),
         4 => prop::bool::weighted(0.9).prop_map(Step::Publish),
+        1 => Just(Step::LoseAccelerator),
         6 => (0..40_000_000u64).prop_map(Step::Wait),
         1 => (0..STREAMS).prop_map(Step::Down),
     ]
@@ -231,6 +243,7 @@ proptest! {
                 Step::Lose(stream, count, reason) => rig.lose(stream, count, reasons[reason]),
                 Step::Complete(fault) => rig.complete(fault),
                 Step::Publish(decoded) => rig.publish(decoded),
+                Step::LoseAccelerator => rig.lose_accelerator(),
                 Step::Wait(nanos) => rig.advance(Duration::from_nanos(nanos)),
                 Step::Down(stream) => {
                     let stream = StreamId(stream as u16);
@@ -500,6 +513,28 @@ fn what_never_comes_back_is_settled_when_it_is_given_up() {
         assert_eq!(ledger.dropped[DropReason::Shutdown.index()], 1);
         assert_eq!(ledger.in_flight, 0);
     }
+}
+
+#[test]
+fn an_accelerator_that_is_lost_takes_its_frames_along_and_no_others() {
+    let mut rig = Rig::new(&two_streams(100), 1);
+    rig.arrive(0);
+    rig.complete(false);
+    rig.arrive(1);
+    rig.advance(ms(10));
+    rig.arrive_captured(0, rig.now);
+    assert_eq!((rig.at_publisher.len(), rig.at_accelerator.len()), (1, 1), "one is back, one is there");
+    rig.lose_accelerator();
+    assert_eq!(rig.records[1], [(0, Outcome::Dropped(DropReason::BackendFailed))]);
+    assert_eq!(rig.heart.last_fault().expect("a fault").as_str(), "given up");
+    assert_eq!(rig.heart.batches().faults, 1);
+    rig.publish(true);
+    assert_eq!(rig.records[0], [(0, Outcome::Met)], "it had come back before");
+    // What waited goes to the next accelerator.
+    rig.advance(ms(90));
+    rig.complete(false);
+    rig.publish(true);
+    assert_eq!(rig.records[0].len(), 2);
 }
 
 #[test]

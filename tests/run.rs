@@ -1,211 +1,12 @@
 //! The whole program, started as a user starts it: real video, real detector, and everything that can break.
 
+mod program;
+
+use program::{Bench, SIMULATED, asset, balances, count, file, finish, onnxruntime, root};
 use serde_json::Value;
-use std::fmt::Write as _;
 use std::io::Read;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
-use tempfile::TempDir;
-
-/// A run that takes longer hangs: many times what the longest here takes on a busy machine.
-const HANG: Duration = Duration::from_secs(120);
-
-const SIMULATED: &str =
-    "[accelerator]\nbackend = \"simulated\"\nmax_batch = 4\nintercept_ms = 1\nslope_ms = 1\n";
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-/// A file that `scripts/setup` provides.
-fn asset(name: &str) -> PathBuf {
-    let path = root().join("assets").join(name);
-    assert!(path.exists(), "{} is not there: run scripts/setup", path.display());
-    path
-}
-
-fn onnxruntime() -> String {
-    let library = asset("onnxruntime/libonnxruntime.so");
-    format!("[accelerator]\nbackend = \"onnxruntime\"\nlibrary = {library:?}\nthreads = 2\nmax_batch = 4\n")
-}
-
-/// A board under test, in a folder of its own.
-struct Bench {
-    dir: TempDir,
-    text: String,
-    streams: usize,
-}
-
-impl Bench {
-    fn new(accelerator: &str) -> Self {
-        let manifest = root().join("models/person-ssdlite.int8.toml");
-        let text = format!("config_version = 1\n{accelerator}[models.person]\nmanifest = {manifest:?}\n");
-        Self { dir: tempfile::tempdir().expect("a temporary folder"), text, streams: 0 }
-    }
-
-    /// Adds a stream `s<n>` of 10 fps; `more` are further keys.
-    fn stream(mut self, source: &str, size: [u32; 2], more: &str) -> Self {
-        let id = self.streams;
-        self.streams += 1;
-        writeln!(
-            self.text,
-            "[[streams]]\nid = \"s{id}\"\nsource = {source}\nperiod_ms = 100\nsize = {size:?}\nformat = \"I420\"\n\
-             latency_bound_ms = 1000\nmodel = \"person\"\n{more}"
-        )
-        .expect("a string");
-        self
-    }
-
-    /// Adds a synthetic stream, which works.
-    fn healthy(self) -> Self {
-        self.stream("{ type = \"synthetic\" }", [64, 48], "")
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let board = self.path("test.toml");
-        std::fs::write(&board, &self.text).expect("a board file");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_ocelli"));
-        command.arg("run").arg(board).args(arguments).current_dir(self.dir.path());
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        command
-    }
-
-    /// Runs for `seconds` with results and summary.
-    fn run(&self, seconds: &str) -> Ran {
-        self.run_with(&["--for", seconds, "--results", "r.jsonl", "--summary", "s.json"])
-    }
-
-    fn run_with(&self, arguments: &[&str]) -> Ran {
-        let output = finish(self.command(arguments).spawn().expect("the program starts"));
-        let read = |name| std::fs::read_to_string(self.path(name)).unwrap_or_default();
-        let ran = Ran {
-            code: output.status.code(),
-            log: String::from_utf8_lossy(&output.stderr).into_owned(),
-            results: read("r.jsonl")
-                .lines()
-                .map(|line| serde_json::from_str(line).expect("a JSON line"))
-                .collect(),
-            summary: serde_json::from_str(&read("s.json")).unwrap_or_default(),
-        };
-        assert!(!ran.log.contains("panicked"), "{}", ran.log);
-        ran
-    }
-}
-
-/// Waits for a program's end; one that hangs is ended and fails the test.
-fn finish(mut child: Child) -> Output {
-    let (mut stdout, mut stderr) = (child.stdout.take(), child.stderr.take());
-    let reader = std::thread::spawn(move || {
-        let mut text = Vec::new();
-        stdout.as_mut().map(|pipe| pipe.read_to_end(&mut text));
-        text
-    });
-    let errors = std::thread::spawn(move || {
-        let mut text = Vec::new();
-        stderr.as_mut().map(|pipe| pipe.read_to_end(&mut text));
-        text
-    });
-    let started = Instant::now();
-    let status = loop {
-        if let Some(status) = child.try_wait().expect("our own child") {
-            break status;
-        }
-        if started.elapsed() > HANG {
-            let _ = child.kill();
-            let errors = errors.join().expect("a reader");
-            panic!("it hangs; it said: {}", String::from_utf8_lossy(&errors));
-        }
-        std::thread::park_timeout(Duration::from_millis(20));
-    };
-    Output { status, stdout: reader.join().expect("a reader"), stderr: errors.join().expect("a reader") }
-}
-
-/// What a run left.
-struct Ran {
-    code: Option<i32>,
-    log: String,
-    results: Vec<Value>,
-    summary: Value,
-}
-
-impl Ran {
-    fn stream(&self, index: usize) -> &Value {
-        &self.summary["streams"][index]
-    }
-
-    /// The exit code, and a summary in which every ledger balances and agrees with the records.
-    fn expect(&self, code: i32) -> &Self {
-        assert_eq!(self.code, Some(code), "{}", self.log);
-        let streams = self.summary["streams"].as_array().unwrap_or_else(|| panic!("a summary: {}", self.log));
-        for stream in streams {
-            balances(stream);
-            if !self.results.is_empty() {
-                let frames = self.frames(stream["id"].as_str().expect("an id"));
-                assert_eq!(frames.len() as u64, count(stream, "captured"), "a record a frame: {stream}");
-                let met = frames.iter().filter(|frame| frame["outcome"] == "met").count() as u64;
-                assert_eq!(met, count(stream, "met"), "{stream}");
-                let sequences: Vec<u64> = frames.iter().map(|frame| count(frame, "sequence")).collect();
-                assert!(sequences.windows(2).all(|pair| pair[0] + 1 == pair[1]), "in order: {sequences:?}");
-            }
-        }
-        balances(&self.summary["total"]);
-        self
-    }
-
-    /// A refusal: the exit code, and words that must be in the message.
-    fn refused(&self, code: i32, words: &[&str]) {
-        assert_eq!(self.code, Some(code), "{}", self.log);
-        for word in words {
-            assert!(self.log.contains(word), "{word:?} is not in: {}", self.log);
-        }
-    }
-
-    /// The stream's frame records, in the order of the file.
-    fn frames(&self, id: &str) -> Vec<&Value> {
-        self.results.iter().filter(|line| line["type"] == "frame" && line["stream"] == id).collect()
-    }
-
-    /// The other stream worked as if nothing had happened.
-    fn healthy(&self, index: usize) -> &Self {
-        let stream = self.stream(index);
-        assert_eq!(stream["state"], "full", "{stream}");
-        assert!(count(stream, "met") >= 10, "{stream}");
-        assert_eq!(stream["failures"], 0, "{stream}");
-        self
-    }
-
-    fn down(&self, index: usize, words: &[&str]) -> &Self {
-        assert_eq!(self.stream(index)["state"], "down", "{}\n{}", self.stream(index), self.log);
-        for word in words {
-            assert!(self.log.contains(word), "{word:?} is not in: {}", self.log);
-        }
-        self
-    }
-}
-
-fn count(value: &Value, key: &str) -> u64 {
-    value[key].as_u64().unwrap_or_else(|| panic!("{key} in {value}"))
-}
-
-fn dropped(stream: &Value) -> u64 {
-    let reasons = stream["dropped"].as_object().expect("reasons");
-    reasons.values().map(|count| count.as_u64().expect("a count")).sum()
-}
-
-fn balances(entry: &Value) {
-    let ended = count(entry, "met") + count(entry, "late") + dropped(entry);
-    assert_eq!(count(entry, "captured"), ended + count(entry, "in_flight"), "{entry}");
-    assert_eq!(count(entry, "in_flight"), 0, "nothing is in flight at the end: {entry}");
-}
-
-fn file(path: &Path) -> String {
-    format!("{{ type = \"file\", path = {path:?} }}")
-}
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
 
 /// Frame 100 of the pedestrian video through the whole program, against the reference that NumPy and ONNX
 /// Runtime computed: as many boxes, and for each one a detection within 3 px and `tolerance` of its score.
@@ -323,12 +124,7 @@ fn a_video_that_vanishes_is_noticed_when_it_is_opened_again() {
         .spawn()
         .expect("the program starts");
     // As soon as a frame of it is in the results, the video is open.
-    let started = Instant::now();
-    while !std::fs::read_to_string(bench.path("r.jsonl")).unwrap_or_default().contains("\"s1\",\"sequence\"")
-    {
-        assert!(started.elapsed() < HANG, "no frame");
-        std::thread::park_timeout(Duration::from_millis(10));
-    }
+    bench.wait_for(&["\"s1\",\"sequence\""]);
     std::fs::remove_file(&video).expect("removed");
     let output = finish(child);
     let log = String::from_utf8_lossy(&output.stderr);
@@ -535,11 +331,7 @@ fn a_video_comes_over_http_and_is_met() {
 fn a_signal_drains_and_summarises() {
     let bench = Bench::new(SIMULATED).healthy();
     let child = bench.command(&["--results", "r.jsonl", "--summary", "s.json"]).spawn().expect("it starts");
-    let started = Instant::now();
-    while !std::fs::read_to_string(bench.path("r.jsonl")).unwrap_or_default().contains("\"met\"") {
-        assert!(started.elapsed() < HANG, "no result");
-        std::thread::park_timeout(Duration::from_millis(10));
-    }
+    bench.wait_for(&["\"met\""]);
     let pid = rustix::process::Pid::from_child(&child);
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("our own child");
     let output = finish(child);

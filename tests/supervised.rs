@@ -5,7 +5,7 @@
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::fs;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -159,23 +159,22 @@ fn after_a_kill_the_next_start_tells_of_the_frames_and_names_the_gap() {
 }
 
 #[test]
-fn the_last_ledger_is_never_older_than_a_second() {
+fn the_last_ledger_is_said_anew_within_a_second() {
     let bench = Bench::new(KEPT);
-    let child = bench.command(&["--for", "4"]).spawn().unwrap();
-    let now = || ocelli::platform::clock::now().as_nanos();
-    let (mut looks, mut latest) = (0, 0);
+    let child = bench.command(&["--for", "5"]).spawn().unwrap();
     let started = Instant::now();
-    while looks == 0 || captured(&word(&bench)) < 50 {
+    let mut said = std::collections::BTreeSet::new();
+    while captured(&word(&bench)) < 70 {
         assert!(started.elapsed() < HANG, "no words");
-        if let Some(said) = said_at(&word(&bench)) {
-            looks += 1;
-            latest = latest.max(now().saturating_sub(said));
-        }
+        said.extend(said_at(&word(&bench)));
         std::thread::park_timeout(Duration::from_millis(20));
     }
     assert_eq!(end(child).0, Some(0));
-    // The aim is a second; a busy machine may hold up the disk, or this test, for longer.
-    assert!(latest < 3_000_000_000, "{} ms", latest / 1_000_000);
+    let said: Vec<u64> = said.into_iter().collect();
+    let mut apart: Vec<u64> = said.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    apart.sort_unstable();
+    // A busy machine may hold up one of them.
+    assert!(apart.len() >= 3 && apart[apart.len() / 2] < 1_000_000_000, "{apart:?}");
 }
 
 #[test]
@@ -273,9 +272,9 @@ fn refused(bench: &Bench) -> Option<(Option<i32>, String)> {
         // Who has the capabilities is above the limits.
         let there = Command::new("setpriv").arg("--version").stdout(Stdio::null()).status();
         if !there.is_ok_and(|status| status.success()) {
-            println!(
-                "SKIPPED: run as root, and there is no setpriv to give capabilities up; install util-linux"
-            );
+            let reason = "run as root, and there is no setpriv to give capabilities up; install util-linux";
+            // Past the capture: nothing is left out silently.
+            std::io::stderr().write_all(format!("SKIPPED: {reason}\n").as_bytes()).unwrap();
             return None;
         }
         let less = "-sys_nice,-ipc_lock";

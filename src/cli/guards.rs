@@ -199,3 +199,39 @@ fn tell_previous(previous: &Previous) {
         Previous::Run(run) => run.lines().iter().for_each(|line| log::info!("{line}")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ocelli::runtime::Frames;
+    use std::os::unix::net::UnixDatagram;
+
+    #[test]
+    fn without_proof_there_is_no_sign_of_life() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("notify");
+        let manager = UnixDatagram::bind(&path).expect("a socket");
+        manager.set_nonblocking(true).expect("a socket");
+        let service = Service::new(Some(path.into_os_string()), Some("4000000".into()));
+        let guards = Guards {
+            service: Arc::new(service),
+            last: None,
+            device: None,
+            vigil: None,
+            reset: Reset::default(),
+            previous: Previous::None,
+        };
+        let long_ago = clock::now().saturating_sub(Duration::from_secs(60));
+        let proof = Arc::new(Proof::new(long_ago, Duration::from_secs(1)));
+        let mut sign = guards.sign(&proof);
+        let mut heard = || {
+            sign();
+            let mut word = [0; 32];
+            manager.recv(&mut word).ok().map(|length| word[..length].to_vec())
+        };
+        assert_eq!(heard(), None, "frames are wanted and nothing was served for a minute");
+        assert!(proof.given_by(clock::now(), Frames { served: 1, wanted: 9 }));
+        assert_eq!(heard().as_deref(), Some(&b"WATCHDOG=1"[..]));
+        assert_eq!(heard(), None, "not again within the second");
+    }
+}

@@ -1,6 +1,8 @@
 //! What can be asked for, and how it can end.
 
 mod bench;
+mod cameras;
+mod engine;
 mod guards;
 mod plan;
 mod profile;
@@ -38,6 +40,8 @@ pub enum Exit {
     Incomplete = 74,
     /// The machine was too busy for a measurement; it may work later.
     Disturbed = 75,
+    /// We may not use what is there.
+    Forbidden = 77,
     /// The board can't run as it is written.
     Config = 78,
 }
@@ -99,7 +103,8 @@ Exit codes:
   66  a file that isn't there           69  no camera or no accelerator could be opened
   70  a defect of ocelli                71  the system refused what the board requires
   73  an output can't be created        74  an output is incomplete
-  75  the machine was too busy to measure  78  the board can't run as written
+  75  the machine was too busy to measure  77  no permission for a single camera
+  78  the board can't run as written
 
 OCELLI_LOG=error|warn|info|debug sets how much is said on standard error (info).";
 
@@ -115,6 +120,11 @@ enum Command {
     Plan(plan::Ask),
     /// Find out how many streams like the board's are in time, on real threads and the board's accelerator.
     Bench(bench::Bench),
+    /// Show the cameras that are plugged in, what they offer, and lines for a board file.
+    Cameras(cameras::Cameras),
+    /// Build, look at and verify the plans of a board with TensorRT.
+    #[command(subcommand)]
+    Engine(engine::Engine),
     /// Check board files without opening any device, and show what they resolve to.
     Check {
         /// Board files.
@@ -155,6 +165,8 @@ impl Arguments {
             Command::Profile(measure) => measure.act(),
             Command::Plan(ask) => ask.act(),
             Command::Bench(bench) => bench.act(),
+            Command::Cameras(cameras) => cameras.act(),
+            Command::Engine(engine) => engine.act(),
             Command::Check { boards } => check(&boards),
             Command::Schema { of } => {
                 let schema = match of {

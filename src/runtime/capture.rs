@@ -77,6 +77,7 @@ impl Camera {
 
     fn serve(&mut self, asked: &Realtime) -> Result<(), Replaced> {
         let mut pause = FIRST_PAUSE;
+        let mut resumes = self.port.seat.resumes;
         loop {
             let seat = &self.port.seat;
             let opened = seat.during(Phase::Opening, || self.source.open(&self.resources))?;
@@ -98,7 +99,7 @@ impl Camera {
                     for note in &opened.notes {
                         log::info!("{}: {note}", self.id);
                     }
-                    self.watch(asked)?
+                    self.watch(asked, &mut resumes)?
                 }
                 Err(error) => Left::Failed(error),
             };
@@ -154,14 +155,22 @@ impl Camera {
         Ok(())
     }
 
-    fn watch(&mut self, asked: &Realtime) -> Result<Left, Replaced> {
+    /// Takes what the source has. As long as that `resumes` what another left, what it says is lost was released
+    /// while nobody was there.
+    fn watch(&mut self, asked: &Realtime, resumes: &mut bool) -> Result<Left, Replaced> {
         // Only here: what opening starts (a decoder's threads) must not inherit it. A refusal was reported at
         // start, once for all threads.
         let _place = realtime::enter(realtime::Role::Capture, asked);
         while !self.stopping() {
             let until = clock::now() + GLANCE;
             match self.port.seat.during(Phase::Watching, || self.source.next(until))? {
-                Next::Frame(captured) => self.port.deliver(captured),
+                Next::Frame(captured) => {
+                    *resumes = false;
+                    self.port.deliver(captured);
+                }
+                Next::Lost(lost) if *resumes => {
+                    self.port.tell(News::Lost(Lost { reason: DropReason::SourceDown, ..lost }));
+                }
                 Next::Lost(lost) => self.port.tell(News::Lost(lost)),
                 Next::Nothing => self.port.flush(),
                 Next::Ended => return Ok(Left::Ended),

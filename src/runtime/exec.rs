@@ -221,10 +221,7 @@ impl Exec {
         while let Some(news) = arrivals.dequeue() {
             let now = clock::now();
             match news {
-                News::Frame(f) => {
-                    self.signs.arrived.add(1);
-                    self.heart.frame_arrived(now, stream, f.sequence, f.captured, f.frame);
-                }
+                News::Frame(f) => self.heart.frame_arrived(now, stream, f.sequence, f.captured, f.frame),
                 News::Lost(lost) => self.heart.frames_lost(stream, lost),
                 News::Changed(state, cause) => self.heart.stream_changed(now, stream, state, &cause),
             }

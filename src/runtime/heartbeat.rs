@@ -80,6 +80,8 @@ pub(super) struct Seat {
     tried: AtomicBool,
     /// Whether releases count.
     begun: AtomicBool,
+    /// Whether the thread goes on where another left off.
+    pub(super) resumes: bool,
 }
 
 /// A capture thread that waits, as it was seen.
@@ -114,6 +116,7 @@ impl Seat {
             next: AtomicU64::new(past.next),
             tried: AtomicBool::new(past.tried),
             begun: AtomicBool::new(past.begun),
+            resumes: true,
             ..Self::default()
         }
     }
@@ -216,24 +219,6 @@ pub(super) struct Signs {
     work: [AtomicU64; 2],
     /// Since when every batch has failed; 0 while they don't.
     failing: AtomicU64,
-    /// Frames that reached exec, and records that pub handed out.
-    pub(super) arrived: Count,
-    pub(super) published: Count,
-}
-
-/// A number that one thread counts up.
-#[derive(Debug, Default)]
-pub(super) struct Count(AtomicU64);
-
-impl Count {
-    pub(super) fn add(&self, more: u64) {
-        // One thread writes.
-        self.0.store(self.0.load(Relaxed) + more, Relaxed);
-    }
-
-    pub(super) fn get(&self) -> u64 {
-        self.0.load(Relaxed)
-    }
 }
 
 impl Signs {
@@ -308,7 +293,7 @@ mod tests {
     /// found when it took over agree.
     #[test]
     fn a_camera_has_one_owner() {
-        for round in 0..200 {
+        for round in 0..50 {
             let seat = Arc::new(Seat::default());
             let theirs = seat.clone();
             let thread = std::thread::spawn(move || {

@@ -391,7 +391,7 @@ impl Running {
         let outputs = self.sinks.finish(crate::publish::PATIENCE);
         let pictures = self.painter.map(|painter| painter.finish(crate::publish::PATIENCE));
         // Last of all: the backend's threads may still hold frames, and one may be stuck.
-        if let Ok(letting_go) = thread("let-go", move || drop(backend))
+        if let Ok(letting_go) = supervisor::let_go(backend)
             && join_by(letting_go, clock::now() + PATIENCE).is_none()
         {
             stuck.push(ACCELERATOR.to_owned());

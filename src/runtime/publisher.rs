@@ -95,7 +95,6 @@ impl Publisher {
             let cause = record.cause;
             let message = Message::Frame(record);
             self.push(&message);
-            self.signs.published.add(1);
             self.report(Fact::Settled { job, finish, decoded, cause });
             // Last: the copy is in nobody's latency but the next frame's, every few seconds.
             if let (Some(pictures), Message::Frame(record)) = (&mut self.pictures, &message)
@@ -122,7 +121,6 @@ impl Publisher {
     fn dropped(&mut self, stream: StreamId, lost: Lost) {
         let record = Message::Frame(self.records.dropped(stream, &lost, 0, clock::now()));
         let period = self.records.period(stream);
-        self.signs.published.add(lost.count);
         for outlet in &mut self.outlets {
             outlet.push_run(&record, lost.count, period);
         }

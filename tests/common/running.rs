@@ -9,7 +9,7 @@ use ocelli::infer::simulated::{Settings, Simulated};
 use ocelli::platform::Waker;
 use ocelli::pool::{FrameRef, Pool};
 use ocelli::publish;
-use ocelli::runtime::{self, Finished, Parts, Running, Snapshot};
+use ocelli::runtime::{self, Finished, Parts, Running, Snapshot, Supervised};
 use ocelli::sched::{Profile, Schedule};
 use ocelli::stats::Copies;
 use std::sync::Arc;
@@ -50,28 +50,54 @@ pub fn start_with(board: &Board, sources: Vec<Box<dyn capture::Source>>) -> Run 
 
 /// Starts a board with other sources, admitted by this profile.
 pub fn start_planned(board: &Board, sources: Vec<Box<dyn capture::Source>>, profile: Profile) -> Run {
+    start_parts(board, sources, (simulated(board), Waker::new()), |_, _| profile, None)
+}
+
+/// Starts a board with other sources on another backend, which wakes through `waker`; `supervised` heals.
+pub fn start_supervised(
+    board: &Board,
+    sources: Vec<Box<dyn capture::Source>>,
+    (backend, waker): (Box<dyn Backend<FrameRef>>, Waker),
+    supervised: Supervised,
+) -> Run {
+    let profile = super::profile(board);
+    start_parts(board, sources, (backend, waker), |_, _| profile, Some(supervised))
+}
+
+/// What replaces the board's own sources and its simulated accelerator.
+pub fn replacements(board: &Board) -> Supervised {
+    let (cameras, accelerator) = (board.clone(), board.clone());
+    Supervised {
+        source: Arc::new(move |stream| capture::open(&cameras.streams[stream.index()])),
+        backend: Arc::new(move |_| Ok(simulated(&accelerator))),
+        alive: Box::new(|| {}),
+    }
+}
+
+/// The board's simulated accelerator.
+pub fn simulated(board: &Board) -> Box<dyn Backend<FrameRef>> {
     let BackendSpec::Simulated { intercept, slope, .. } = board.accelerator.backend else {
         panic!("a simulated board");
     };
     let blank = board.models.iter().map(blank_outputs).collect();
-    let backend = Simulated::new(Settings::linear(intercept, slope), board.accelerator.max_batch, blank);
-    start_parts(board, sources, Box::new(backend), Waker::new(), |_, _| profile)
+    Box::new(Simulated::new(Settings::linear(intercept, slope), board.accelerator.max_batch, blank))
 }
 
 /// Starts a board on another backend, which wakes through `waker`.
 pub fn start_on(board: &Board, backend: Box<dyn Backend<FrameRef>>, waker: Waker) -> Run {
     let sources = board.streams.iter().map(capture::open).collect();
-    start_parts(board, sources, backend, waker, |pool, backend| {
+    let profile = |pool: &Pool, backend: &mut dyn Backend<FrameRef>| {
         runtime::measure(board, pool, backend, || false).expect("a profile")
-    })
+    };
+    start_parts(board, sources, (backend, waker), profile, None)
 }
 
 fn start_parts(
     board: &Board,
     sources: Vec<Box<dyn capture::Source>>,
-    mut backend: Box<dyn Backend<FrameRef>>,
-    waker: Waker,
+    (mut backend, waker): (Box<dyn Backend<FrameRef>>, Waker),
     profile: impl FnOnce(&Pool, &mut dyn Backend<FrameRef>) -> Profile,
+    supervised: Option<Supervised>,
 ) -> Run {
     let rows = &backend.capabilities().output_rows;
     let decoders =
@@ -92,7 +118,7 @@ fn start_parts(
         outputs: publish::start(&[], &board, "test").expect("no outputs"),
         pictures: None,
         copies: Arc::new(Copies::default()),
-        supervised: None,
+        supervised,
     };
     let running = Running::start(parts, || false).expect("threads");
     let view = Some(running.new_snapshot());

@@ -251,8 +251,11 @@ fn several(
     until: Option<Instant>,
 ) -> Vec<Line> {
     let mut numbered: Vec<_> = scenarios.into_iter().enumerate().collect();
-    // The longest first, so that none is left to run alone at the end.
-    numbered.sort_by(|(_, (_, one)), (_, (_, other))| other.seconds.total_cmp(&one.seconds));
+    // The longest first, so that none is left to run alone at the end; where time is short, what shows most.
+    numbered.sort_by(|(_, (_, one)), (_, (_, other))| {
+        let core = if until.is_some() { other.core.cmp(&one.core) } else { std::cmp::Ordering::Equal };
+        core.then(other.seconds.total_cmp(&one.seconds))
+    });
     let left = Mutex::new(numbered.into_iter());
     let done = Mutex::new(Vec::new());
     std::thread::scope(|scope| {

@@ -51,6 +51,14 @@ fn bus_of(device: &Path) -> Option<(u32, PathBuf)> {
     Some((number, root.to_owned()))
 }
 
+/// The serial number of the USB device that the video device `node` is part of, where it has one. `sys` is /sys.
+#[must_use]
+pub fn serial(sys: &Path, node: &str) -> Option<String> {
+    let path = sys.join("class/video4linux").join(node).canonicalize().ok()?;
+    let text = path.ancestors().find_map(|folder| fs::read_to_string(folder.join("serial")).ok())?;
+    Some(text.trim().to_owned())
+}
+
 /// Processes that have the device node `device` open, as far as we may see. `proc` is /proc.
 #[must_use]
 pub fn holders(proc: &Path, device: &Path) -> Vec<String> {
@@ -110,6 +118,8 @@ mod tests {
         assert_eq!(bus.cameras, ["HD Camera (/dev/video0)", "Thermal (/dev/video2)"]);
         let bus = usb(sys, "video4").expect("on a bus");
         assert_eq!((bus.number, bus.speed, bus.for_cameras(), bus.cameras.len()), (2, 5000, 4500, 1));
+        write(&sys.join("devices/pci0000:00/usb1/1-3/serial"), "4711\n");
+        assert_eq!((serial(sys, "video2"), serial(sys, "video0")), (Some("4711".to_owned()), None));
         assert_eq!(usb(sys, "video6"), None);
         assert_eq!(usb(sys, "video9"), None);
     }

@@ -330,7 +330,12 @@ impl Device {
         // SAFETY: `one` is there during the call, and nobody keeps it; its size of 0 says that it holds a number.
         unsafe { request.call(self, &mut all) }?;
         // SAFETY: the type says which of them was written; both are plain numbers.
-        Ok(unsafe { if wide { one.__bindgen_anon_1.value64 } else { i64::from(one.__bindgen_anon_1.value) } })
+        let (long, short) = unsafe { (one.__bindgen_anon_1.value64, one.__bindgen_anon_1.value) };
+        Ok(match control.kind {
+            Kind::Integer { wide: true } => long,
+            Kind::Bitmask => i64::from(short.cast_unsigned()),
+            _ => i64::from(short),
+        })
     }
 }
 

@@ -29,6 +29,12 @@ impl Words {
         SourceError::new(format!("stream `{}`: {}: {what}", self.stream, self.device.display()), remedy)
     }
 
+    /// The kernel's name for the device, such as `video0`.
+    pub fn node(&self) -> String {
+        let node = self.device.canonicalize().unwrap_or_default();
+        node.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
     /// The device could not be opened.
     pub fn not_opened(&self, error: &io::Error) -> SourceError {
         match Errno::from_io_error(error) {
@@ -96,9 +102,7 @@ impl Words {
 
     /// A USB bus that is full.
     fn no_bandwidth(&self, request: &str, sys: &Path) -> SourceError {
-        let node = self.device.canonicalize().unwrap_or_default();
-        let node = node.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        match usb(sys, &node) {
+        match usb(sys, &self.node()) {
             Some(bus) => self.full(request, &bus),
             None => self.error(
                 format!("{request}: the bus has no bandwidth left for this camera"),

@@ -78,6 +78,11 @@ pub fn fourccs(format: PixelFormat) -> impl Iterator<Item = Fourcc> {
     FORMATS.iter().filter(move |(_, ours, _)| *ours == format).map(|(fourcc, ..)| *fourcc)
 }
 
+/// What a V4L2 format is to us, where it is something.
+pub fn pixel_format(fourcc: Fourcc) -> Option<PixelFormat> {
+    FORMATS.iter().find(|(theirs, ..)| *theirs == fourcc).map(|(_, ours, _)| *ours)
+}
+
 /// Whether it is JPEG images.
 pub fn is_jpeg(fourcc: Fourcc) -> bool {
     fourcc == Fourcc::MJPEG || fourcc == Fourcc::JPEG

@@ -11,6 +11,7 @@ mod explain;
 mod format;
 mod heap;
 mod ioctl;
+pub mod inventory;
 pub mod mjpeg;
 mod open;
 mod queue;

@@ -69,9 +69,9 @@ pub enum Refused {
 }
 
 impl Refused {
-    /// What a request's failure means: that the device is gone, or that it can't do that.
+    /// What a request's failure means: that the device is gone or another's, or that it can't do that.
     fn by(request: &'static str, error: io::Error) -> Self {
-        match is_gone(&error) {
+        match is_gone(&error) || error.kind() == io::ErrorKind::ResourceBusy {
             true => Self::Failed(request, error),
             false => Self::Unsupported(format!("{request}: {error}")),
         }
@@ -497,8 +497,8 @@ impl Queue {
         }
     }
 
-    /// Waits until the driver or `other` has something to say, or until `until`.
-    pub fn wait(&self, until: Instant, other: Option<BorrowedFd<'_>>) {
+    /// Waits until the driver or `other` has something to say, or until `until`; whether one has.
+    pub fn wait(&self, until: Instant, other: Option<BorrowedFd<'_>>) -> bool {
         let left = until.since(clock::now());
         let timeout = Timespec {
             tv_sec: left.as_secs().try_into().unwrap_or(i64::MAX),
@@ -508,17 +508,9 @@ impl Queue {
         let mut files =
             [PollFd::new(&self.device, PollFlags::IN), PollFd::from_borrowed_fd(other, PollFlags::IN)];
         // A signal or a fault ends the wait; what there is to say comes with the next `dequeue`.
-        let ready = poll(&mut files, Some(&timeout));
-        if ready.is_ok_and(|ready| ready > 0) && files[0].revents().intersects(NOT_A_FRAME) {
-            // Where the driver only complains, nothing must spin.
-            clock::sleep_until(until.min(clock::now() + PAUSE));
-        }
+        poll(&mut files, Some(&timeout)).is_ok_and(|ready| ready > 0)
     }
 }
-
-/// A poll that ends with one of these, and no frame, would end at once again.
-const NOT_A_FRAME: PollFlags = PollFlags::ERR.union(PollFlags::HUP).union(PollFlags::NVAL);
-const PAUSE: std::time::Duration = std::time::Duration::from_millis(1);
 
 /// `DMA_BUF_SYNC_...` for reading.
 #[derive(Clone, Copy)]

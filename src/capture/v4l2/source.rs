@@ -1,6 +1,8 @@
 //! A camera behind a V4L2 device node, as a source.
 
 use super::arrival::Arrival;
+use super::bus;
+use super::device::{Device, Identity};
 use super::explain::Words;
 use super::format::is_jpeg;
 use super::mjpeg::Mjpeg;
@@ -17,6 +19,7 @@ use crate::pool::{FrameRef, Share};
 use crate::stats::{Copies, CopyStage};
 use crate::time::Instant;
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,6 +37,8 @@ const PAUSED: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_millis(500);
 /// Times in a row that a driver may refuse to take a buffer back.
 const REFUSALS: u32 = 8;
+/// Times in a row that a driver may have nothing when it was said to have something.
+const EMPTY: u32 = 4;
 /// Mappings of earlier openings that frames may still lie in.
 const RETIRED: usize = 2;
 /// How long opening waits for those frames to be let go.
@@ -67,6 +72,8 @@ pub struct Camera {
     retired: Vec<Share>,
     /// Watches for the device while it is closed.
     arrival: Option<Arrival>,
+    /// Which camera it was when it was last opened.
+    known: Option<String>,
     down: bool,
 }
 
@@ -90,6 +97,8 @@ struct Session {
     /// The last frame was taken more than a period after its stamp.
     late: bool,
     refusals: u32,
+    /// Times in a row that the driver was said to have something, and had nothing.
+    empty: u32,
 }
 
 impl Camera {
@@ -114,6 +123,7 @@ impl Camera {
             pending: heapless::Deque::new(),
             retired: Vec::new(),
             arrival: None,
+            known: None,
             down: true,
         }
     }
@@ -122,6 +132,7 @@ impl Camera {
         self.bury()?;
         let mut notes = Vec::new();
         let (device, mut agreed) = self.wanted.open(&mut self.words, &mut notes)?;
+        self.recognize(&device);
         let by = match (self.stream.color, agreed.color) {
             (Some(_), _) => "the board",
             (None, _) if is_jpeg(agreed.fourcc) => "JFIF",
@@ -154,9 +165,23 @@ impl Camera {
             awake: false,
             late: false,
             refusals: 0,
+            empty: 0,
         });
         notes.push(self.look()?);
         Ok(Opened { layout, notes })
+    }
+
+    /// Says so when it is another camera than before, or elsewhere: cables were swapped, or it was replaced.
+    fn recognize(&mut self, device: &Device) {
+        let Identity { card, bus, .. } = &device.identity;
+        let serial = bus::serial(Path::new("/sys"), &self.words.node());
+        let now = format!("{card} at {bus}, serial number {}", serial.as_deref().unwrap_or("none"));
+        if let Some(before) = self.known.replace(now.clone()).filter(|before| *before != now) {
+            log::warn!(
+                "{}: another camera than before, or elsewhere: {now}; it was {before}",
+                self.words.stream
+            );
+        }
     }
 
     /// Waits a little for the first frame, which tells what stamps are like.
@@ -167,7 +192,9 @@ impl Camera {
         let filled = loop {
             match session.queue.dequeue() {
                 Ok(Some(filled)) => break filled,
-                Ok(None) if clock::now() < until => session.queue.wait(until, None),
+                Ok(None) if clock::now() < until => {
+                    session.queue.wait(until, None);
+                }
                 Ok(None) => return Ok("no frame yet: it may wait for a trigger, or for light".to_owned()),
                 Err(error) => return Err(failed(&self.words, &error)),
             }
@@ -193,7 +220,7 @@ impl Camera {
         let step = self.sequence.take(filled.sequence);
         let reason = session.blame(filled, last);
         session.late = arrived.since(captured) > self.wanted.period * 2;
-        (session.heard, session.awake) = (arrived, true);
+        (session.heard, session.awake, session.empty) = (arrived, true, 0);
         let outcome = session.frame(filled);
         self.last = captured;
         if step.lost > 0 {
@@ -400,10 +427,17 @@ impl Source for Camera {
             if now >= until {
                 return Next::Nothing;
             }
-            if let Some(Session { queue, .. }) = &self.session {
+            if let Some(Session { queue, empty, .. }) = &mut self.session {
                 let dry = queue.with_driver() < LOW;
                 let until = if dry { until.min(now + GLANCE) } else { until };
-                queue.wait(until, self.decoder.as_ref().map(Mjpeg::as_fd));
+                match queue.wait(until, self.decoder.as_ref().map(Mjpeg::as_fd)) {
+                    true => *empty += 1,
+                    false => *empty = 0,
+                }
+                // A driver that promises and does not keep it must not have the processor for itself.
+                if *empty > EMPTY {
+                    clock::sleep_until(until.min(clock::now() + GLANCE));
+                }
             }
         }
     }

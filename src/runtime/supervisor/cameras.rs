@@ -1,10 +1,19 @@
-//! Capture threads: which there are, which are stuck and still own something, and what the next one may use.
+//! Capture threads: given up, and replaced.
 
+use super::Supervisor;
+use super::policy::{Remedy, WINDOW};
+use crate::capture::Resources;
+use crate::job::bounded;
+use crate::platform::realtime;
 use crate::pool::Share;
-use crate::ring::{Receiver, Sender, ring};
-use crate::runtime::capture::{self, News};
-use crate::runtime::heartbeat::{Past, Seat};
+use crate::record::{Action, Scope};
+use crate::ring::Sender;
+use crate::runtime::capture::{self, News, Port};
+use crate::runtime::exec::Command;
+use crate::runtime::heartbeat::{Past, Seat, Waiting};
+use crate::runtime::thread;
 use crate::stream::StreamId;
+use crate::time::Instant;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -32,99 +41,109 @@ impl Camera {
     }
 }
 
-/// What a capture thread needs beside its source: slots, and a ring to the exec thread.
-pub(super) struct Kit {
-    pub(super) share: Share,
-    /// None where a thread died with it.
-    ring: Option<(Sender<News>, Receiver<News>)>,
-}
-
-impl Kit {
-    pub(super) fn new(share: Share) -> Self {
-        Self { share, ring: None }
-    }
-
-    pub(super) fn into_parts(self) -> (Share, Sender<News>, Receiver<News>) {
-        let (to_exec, from_capture) = self.ring.unwrap_or_else(ring::<_, { capture::RING }>);
-        (self.share, to_exec, from_capture)
-    }
-}
-
-/// What a stuck thread still owns, and what has come back of it.
-struct Quarantined {
-    stream: StreamId,
-    share: Share,
-    thread: Option<JoinHandle<Sender<News>>>,
-    sender: Option<Sender<News>>,
-    receiver: Option<Receiver<News>>,
-}
-
-/// What can be used for the next thread, and what will be when its owner lets go.
-#[derive(Default)]
-pub(super) struct Stock {
-    kits: Vec<Kit>,
-    quarantine: Vec<Quarantined>,
-}
-
-impl Stock {
-    pub(super) fn new(spare: Option<Share>) -> Self {
-        Self { kits: spare.map(Kit::new).into_iter().collect(), quarantine: Vec::new() }
-    }
-
-    /// The smallest kit with slots enough for what used `share`.
-    pub(super) fn take(&mut self, share: &Share) -> Option<Kit> {
-        let fits =
-            |kit: &&Kit| kit.share.slots() >= share.slots() && kit.share.slot_bytes() >= share.slot_bytes();
-        let size = |kit: &Kit| kit.share.slots() * kit.share.slot_bytes();
-        let best = self.kits.iter().filter(fits).map(size).min()?;
-        let at = self.kits.iter().position(|kit| fits(&kit) && size(kit) == best)?;
-        Some(self.kits.swap_remove(at))
-    }
-
-    /// One that was not used after all.
-    pub(super) fn put_back(&mut self, share: Share) {
-        self.kits.push(Kit::new(share));
-    }
-
-    /// A thread has been given up: what it owns stays its own until it ends. Exec will send its ring.
-    pub(super) fn quarantine(
-        &mut self,
-        stream: StreamId,
-        share: Share,
-        thread: Option<JoinHandle<Sender<News>>>,
-    ) {
-        self.quarantine.push(Quarantined { stream, share, thread, sender: None, receiver: None });
-    }
-
-    /// Exec's end of the ring of the thread that was given up first.
-    pub(super) fn ring_back(&mut self, stream: StreamId, ring: Receiver<News>) {
-        let first = self.quarantine.iter_mut().find(|q| q.stream == stream && q.receiver.is_none());
-        if let Some(quarantined) = first {
-            quarantined.receiver = Some(ring);
+impl Supervisor {
+    pub(super) fn look_at_camera(&mut self, now: Instant, stream: StreamId) {
+        // Without a way to exec nobody would hear of it: exec is what is stuck then.
+        if !self.parts.commands.ready() {
+            return;
+        }
+        let camera = &mut self.parts.cameras[stream.index()];
+        if let Some(thread) = camera.thread.take_if(|thread| thread.is_finished()) {
+            // One that ended in order is done: its camera has come to its end, or the run stops.
+            if thread.join().is_err() {
+                self.give_up_camera(now, stream, None, "its capture thread has died");
+            }
+            return;
+        }
+        let waiting = camera.seat.waiting();
+        match self.policy.camera(now, stream, waiting.map(|waiting| (waiting.phase, waiting.since))) {
+            Some(Remedy::GiveUp(silent)) => {
+                let Some(waiting) = waiting else { return };
+                let cause = format!(
+                    "its capture thread is stuck in {} for {:.1} s",
+                    waiting.phase.as_str(),
+                    silent.as_secs_f64()
+                );
+                self.give_up_camera(now, stream, Some(waiting), &cause);
+            }
+            Some(Remedy::Replace) => self.replace_camera(now, stream),
+            _ => {}
         }
     }
 
-    /// Looks who has let go. Everything counts: the thread has ended, exec has sent the ring's other end, and
-    /// nobody reads one of the frames any more.
-    pub(super) fn collect(&mut self) {
-        let mut index = 0;
-        while let Some(q) = self.quarantine.get_mut(index) {
-            if let Some(thread) = q.thread.take_if(|thread| thread.is_finished()) {
-                // A thread that panicked has taken its end of the ring along.
-                q.sender = thread.join().ok();
-            }
-            let free = q.share.free_slots() == q.share.slots();
-            if q.thread.is_some() || q.receiver.is_none() || !free {
-                index += 1;
-                continue;
-            }
-            let Quarantined { share, sender, receiver, .. } = self.quarantine.swap_remove(index);
-            self.kits.push(Kit { share, ring: sender.zip(receiver) });
+    /// Takes the camera from a thread that waits, or from one that has died.
+    fn give_up_camera(&mut self, now: Instant, stream: StreamId, waiting: Option<Waiting>, cause: &str) {
+        let camera = &mut self.parts.cameras[stream.index()];
+        let past = match waiting {
+            Some(waiting) => camera.seat.take(&waiting),
+            None => Some(camera.seat.take_from_dead()),
+        };
+        // It came back at this very moment.
+        let Some(past) = past else { return };
+        (camera.past, camera.told) = (Some(past), false);
+        let (share, thread) = (camera.share.clone(), camera.thread.take());
+        self.stock.quarantine(stream, share, thread);
+        self.policy.camera_given_up(stream);
+        self.interventions.captures_given_up += 1;
+        self.command(Command::Down(stream, past.overflow, bounded(cause)));
+        self.tell_of(now, stream, Action::GivenUp, cause);
+        if let Some(wait) = self.policy.camera_waits(now, stream) {
+            let cause = format!(
+                "replaced too often in the last {} s: tried again in {:.0} s",
+                WINDOW.as_secs(),
+                wait.as_secs_f64()
+            );
+            self.tell_of(now, stream, Action::NotReplaced, &cause);
         }
     }
 
-    /// Threads that were given up and have not come back.
-    pub(super) fn stuck(&self) -> usize {
-        self.quarantine.iter().filter(|q| q.thread.is_some()).count()
+    /// Puts a new source and thread in the place of what was given up, if there are slots for it.
+    fn replace_camera(&mut self, now: Instant, stream: StreamId) {
+        let camera = &mut self.parts.cameras[stream.index()];
+        let Some(past) = camera.past else { return };
+        let Some(kit) = self.stock.take(&camera.share) else {
+            if !std::mem::replace(&mut camera.told, true) {
+                let cause =
+                    "the pool's spare share is in use or too small: it is down until a stuck thread lets go";
+                self.tell_of(now, stream, Action::NotReplaced, cause);
+            }
+            return;
+        };
+        let (share, to_exec, from_capture) = kit.into_parts();
+        let seat = Arc::new(Seat::after(&past));
+        let flags = self.parts.flags.clone();
+        let port = Port::new(to_exec, self.parts.exec.clone(), flags.clone(), seat.clone());
+        let resources =
+            Resources { share: share.clone(), copies: self.parts.copies.clone(), start: self.parts.start };
+        let (board, make) = (self.parts.board.clone(), self.supervised.source.clone());
+        let id = board.streams[stream.index()].id.clone();
+        let started = thread(&format!("cap-{id}"), move || {
+            realtime::ordinary();
+            let mut source = make(stream);
+            source.resume(past.next);
+            capture::Camera { id, source, resources, port, flags }.run(&board.realtime)
+        });
+        self.policy.camera_replaced(now, stream);
+        match started {
+            Ok(thread) => {
+                let camera = &mut self.parts.cameras[stream.index()];
+                *camera = Camera::new(seat, thread, share);
+                self.interventions.captures_replaced += 1;
+                self.command(Command::Listen(stream, from_capture));
+                let cause = "a new source is being opened, on other slots";
+                self.tell_of(now, stream, Action::Replaced, cause);
+            }
+            Err(why) => {
+                self.stock.put_back(share);
+                self.policy.camera_given_up(stream);
+                let cause = format!("the system gives no thread: {why}; raise the limit of threads");
+                self.tell_of(now, stream, Action::NotReplaced, &cause);
+            }
+        }
+    }
+
+    fn tell_of(&mut self, now: Instant, stream: StreamId, action: Action, cause: &str) {
+        let id = self.parts.board.streams[stream.index()].id.clone();
+        self.tell(now, Scope::Capture, &id, action, cause);
     }
 }

@@ -22,44 +22,41 @@
 //! of its frames; then it is the spare.
 //!
 //! While there is no accelerator a stand-in refuses every batch, so frames end at once with their reason, critical
-//! or not. Slots of batches that never came back stay taken until the old backend lets go of them: a stream has
-//! slots for two batches more than are at work, so one lost accelerator costs no frame a slot.
+//! or not. Slots of batches that never came back stay taken until the old backend lets go of them. A stream has slots
+//! for two batches more than can be at work, so the loss of one costs no frame a slot; more of them may (`no_slot`).
 
-mod absent;
+mod accelerator;
 mod cameras;
 mod policy;
+mod stock;
 
+pub(super) use accelerator::let_go;
 pub(super) use cameras::Camera;
 pub(super) use policy::batch_budget;
 
 use crate::board::Board;
-use crate::capture::{Resources, Source};
+use crate::capture::Source;
 use crate::infer::{Backend, Capabilities};
-use crate::job::{BatchFault, bounded};
+use crate::job::bounded;
 use crate::platform::{Waker, clock, exit, realtime};
 use crate::pool::{FrameRef, Share};
 use crate::publish::Pace;
 use crate::record::{Action, Intervention, Scope};
 use crate::ring::{Receiver, Sender};
-use crate::runtime::capture::{self, Port};
 use crate::runtime::exec::{Accelerator, Boxes, Command, Reply};
-use crate::runtime::heartbeat::{Seat, Signs, Waiting};
+use crate::runtime::heartbeat::Signs;
 use crate::runtime::{Flags, thread};
 use crate::stats::Copies;
 use crate::stream::StreamId;
 use crate::time::Instant;
-use absent::Absent;
-use cameras::Stock;
-use policy::{Core, Policy, Remedy, WINDOW};
-use std::fmt::{Display, Write as _};
-use std::mem::ManuallyDrop;
+use policy::{Core, Policy, Remedy};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{self, SyncSender, TryRecvError};
-use std::thread::JoinHandle;
+use std::sync::mpsc::{self, SyncSender};
 use std::time::Duration;
+use stock::Stock;
 
-/// Words that may wait to be said; more are counted and not said.
+/// Words that may wait to be said; of more, the later ones are in the results alone.
 pub(super) const WORDS: usize = 256;
 /// Looks between two signs of life to what watches over the process.
 const SIGN_EVERY: u32 = 4;
@@ -79,8 +76,8 @@ pub struct Supervised {
     pub source: Arc<MakeSource>,
     /// For the accelerator.
     pub backend: Arc<BuildBackend>,
-    /// Called several times a second as long as everything works, and only then: signs of life for watchdogs. It
-    /// must not block.
+    /// Called several times a second as long as nobody is stuck that everything goes through: signs of life for
+    /// watchdogs, where there is proof of it ([`super::Proof`]). It must not block.
     pub alive: Box<dyn FnMut() + Send>,
 }
 
@@ -131,10 +128,10 @@ pub(super) struct Supervisor {
     stock: Stock,
     /// For the batches that an accelerator takes along.
     boxes: Boxes,
+    /// Why the accelerator was last given up.
+    why: String,
     /// The next accelerator, or why there is none, from the thread that builds it.
     building: Option<mpsc::Receiver<Result<Accelerator, String>>>,
-    /// How long what has arrived may take to be published, beside what the accelerator takes.
-    patience: Duration,
     looks: u32,
     interventions: Interventions,
 }
@@ -153,13 +150,12 @@ impl Supervisor {
             parts.cameras.len(),
             parts.outputs.len(),
         );
-        let longest = parts.board.streams.iter().map(|stream| stream.latency_bound).max();
         Self {
             policy,
             stock: Stock::new(parts.spare.clone()),
-            boxes: boxes(&parts.capabilities),
+            boxes: accelerator::boxes(&parts.capabilities),
+            why: String::new(),
             building: None,
-            patience: longest.unwrap_or_default() + Duration::from_secs(2),
             looks: 0,
             interventions: Interventions::default(),
             supervised,
@@ -186,7 +182,7 @@ impl Supervisor {
             self.interventions.pauses += 1;
             let cause =
                 format!("stood still for {:.1} s; nobody is blamed for that time", pause.as_secs_f64());
-            self.tell(now, log::Level::Warn, Scope::Process, "ocelli", Action::Paused, &cause);
+            self.tell(now, Scope::Process, "ocelli", Action::Paused, &cause);
         }
         self.take_in(now);
         for index in 0..self.parts.cameras.len() {
@@ -199,11 +195,8 @@ impl Supervisor {
         for index in 0..self.parts.outputs.len() {
             self.look_at_output(now, index);
         }
-        let signs = &self.parts.signs;
-        let patience = self.patience + signs.work().map_or(Duration::ZERO, |work| work.budget);
-        let well = self.policy.is_well(now, signs.arrived.get(), signs.published.get(), patience);
         self.looks = self.looks.wrapping_add(1);
-        if well && self.looks.is_multiple_of(SIGN_EVERY) {
+        if self.policy.is_well(now) && self.looks.is_multiple_of(SIGN_EVERY) {
             (self.supervised.alive)();
         }
     }
@@ -213,211 +206,12 @@ impl Supervisor {
         while let Some(reply) = self.parts.replies.dequeue() {
             match reply {
                 Reply::Ring(stream, ring) => self.stock.ring_back(stream, ring),
-                Reply::Kept(boxes) => {
-                    self.boxes.extend(boxes);
-                    self.policy.accelerator_let_go(false);
-                }
-                Reply::GaveUp(old, boxes) => {
-                    self.boxes = boxes;
-                    self.policy.accelerator_let_go(true);
-                    self.interventions.accelerators_given_up += 1;
-                    let name = self.parts.capabilities.name.clone();
-                    let cause = "a batch did not come back, or all failed: it takes no more; frames are dropped \
-                                 until the next one is built";
-                    self.tell(now, log::Level::Error, Scope::Accelerator, &name, Action::GivenUp, cause);
-                    let_go(old);
-                }
+                Reply::Kept(boxes) => self.accelerator_kept(boxes),
+                Reply::GaveUp(old, boxes) => self.accelerator_gone(now, old, boxes),
             }
         }
         self.stock.collect();
-        // With a way to hand it to exec; else later.
-        let ready = self.parts.commands.ready();
-        let built = self.building.as_ref().filter(|_| ready).map(|building| building.try_recv());
-        match built {
-            None | Some(Err(TryRecvError::Empty)) => {}
-            Some(Ok(built)) => self.accelerator_built(now, built),
-            Some(Err(TryRecvError::Disconnected)) => {
-                self.accelerator_built(now, Err("its thread died".to_owned()));
-            }
-        }
-    }
-
-    fn look_at_camera(&mut self, now: Instant, stream: StreamId) {
-        let camera = &mut self.parts.cameras[stream.index()];
-        if let Some(thread) = camera.thread.take_if(|thread| thread.is_finished()) {
-            // One that ended in order is done: its camera has come to its end, or the run stops.
-            if thread.join().is_err() {
-                self.give_up_camera(now, stream, None, "its capture thread has died");
-            }
-            return;
-        }
-        let waiting = camera.seat.waiting();
-        match self.policy.camera(now, stream, waiting.map(|waiting| (waiting.phase, waiting.since))) {
-            Some(Remedy::GiveUp(silent)) => {
-                let Some(waiting) = waiting else { return };
-                let cause = format!(
-                    "its capture thread is stuck in {} for {:.1} s",
-                    waiting.phase.as_str(),
-                    silent.as_secs_f64()
-                );
-                self.give_up_camera(now, stream, Some(waiting), &cause);
-            }
-            Some(Remedy::Replace) => self.replace_camera(now, stream),
-            _ => {}
-        }
-    }
-
-    /// Takes the camera from a thread that waits, or from one that has died.
-    fn give_up_camera(&mut self, now: Instant, stream: StreamId, waiting: Option<Waiting>, cause: &str) {
-        // Without a way to exec nobody would hear of it: exec is what is stuck then.
-        if !self.parts.commands.ready() {
-            return;
-        }
-        let camera = &mut self.parts.cameras[stream.index()];
-        let past = match waiting {
-            Some(waiting) => camera.seat.take(&waiting),
-            None => Some(camera.seat.take_from_dead()),
-        };
-        // It came back at this very moment.
-        let Some(past) = past else { return };
-        (camera.past, camera.told) = (Some(past), false);
-        let (share, thread) = (camera.share.clone(), camera.thread.take());
-        self.stock.quarantine(stream, share, thread);
-        self.policy.camera_given_up(stream);
-        self.interventions.captures_given_up += 1;
-        self.command(Command::Down(stream, past.overflow, bounded(cause)));
-        self.tell_of(now, log::Level::Error, stream, Action::GivenUp, cause);
-        if let Some(wait) = self.policy.camera_waits(now, stream) {
-            let cause = format!(
-                "replaced too often in the last {} s: tried again in {:.0} s",
-                WINDOW.as_secs(),
-                wait.as_secs_f64()
-            );
-            self.tell_of(now, log::Level::Error, stream, Action::NotReplaced, &cause);
-        }
-    }
-
-    /// Puts a new source and thread in the place of what was given up, if there are slots for it.
-    fn replace_camera(&mut self, now: Instant, stream: StreamId) {
-        let camera = &mut self.parts.cameras[stream.index()];
-        let Some(past) = camera.past.filter(|_| self.parts.commands.ready()) else { return };
-        let Some(kit) = self.stock.take(&camera.share) else {
-            if !std::mem::replace(&mut camera.told, true) {
-                let cause =
-                    "the pool's spare share is in use or too small: it is down until a stuck thread lets go";
-                self.tell_of(now, log::Level::Error, stream, Action::NotReplaced, cause);
-            }
-            return;
-        };
-        let (share, to_exec, from_capture) = kit.into_parts();
-        let seat = Arc::new(Seat::after(&past));
-        let flags = self.parts.flags.clone();
-        let port = Port::new(to_exec, self.parts.exec.clone(), flags.clone(), seat.clone());
-        let resources =
-            Resources { share: share.clone(), copies: self.parts.copies.clone(), start: self.parts.start };
-        let (board, make) = (self.parts.board.clone(), self.supervised.source.clone());
-        let id = board.streams[stream.index()].id.clone();
-        let started = thread(&format!("cap-{id}"), move || {
-            realtime::ordinary();
-            let mut source = make(stream);
-            source.resume(past.next);
-            capture::Camera { id, source, resources, port, flags }.run(&board.realtime)
-        });
-        self.policy.camera_replaced(now, stream);
-        match started {
-            Ok(thread) => {
-                let camera = &mut self.parts.cameras[stream.index()];
-                *camera = Camera::new(seat, thread, share);
-                self.interventions.captures_replaced += 1;
-                self.command(Command::Listen(stream, from_capture));
-                let cause = "a new source is being opened, on other slots";
-                self.tell_of(now, log::Level::Warn, stream, Action::Replaced, cause);
-            }
-            Err(why) => {
-                self.stock.put_back(share);
-                self.policy.camera_given_up(stream);
-                let cause = format!("the system gives no thread: {why}; raise the limit of threads");
-                self.tell_of(now, log::Level::Error, stream, Action::NotReplaced, &cause);
-            }
-        }
-    }
-
-    fn look_at_accelerator(&mut self, now: Instant) {
-        let (work, failing) = (self.parts.signs.work(), self.parts.signs.failing());
-        match self.policy.accelerator(now, work, failing) {
-            Some(Remedy::GiveUp(_)) if self.parts.commands.ready() => {
-                let stuck = work.filter(|work| now.since(work.since) > work.budget);
-                let why = match stuck {
-                    Some(work) => format!(
-                        "the accelerator was given up: a batch did not come back in {:.1} s",
-                        work.budget.as_secs_f64()
-                    ),
-                    None => "the accelerator was given up: every batch failed".to_owned(),
-                };
-                self.policy.accelerator_given_up();
-                let command = Command::GiveUp {
-                    oldest: stuck.map(|work| work.since),
-                    stand_in: Box::new(Absent(self.parts.capabilities.clone())),
-                    boxes: std::mem::take(&mut self.boxes),
-                    why: BatchFault::new(&why),
-                };
-                self.command(command);
-            }
-            Some(Remedy::Replace) => self.build(now),
-            Some(Remedy::Restart(_)) => {
-                self.restart("the accelerator was replaced several times within a minute, and does not work");
-            }
-            Some(Remedy::Tell(silent)) => {
-                self.building = None;
-                let name = self.parts.capabilities.name.clone();
-                let cause = format!("building the next one has taken {} s: not waited for", silent.as_secs());
-                self.tell(now, log::Level::Error, Scope::Accelerator, &name, Action::NotReplaced, &cause);
-            }
-            _ => {}
-        }
-    }
-
-    /// Has the next accelerator built.
-    fn build(&mut self, now: Instant) {
-        let (built, building) = mpsc::sync_channel(1);
-        let (make, waker) = (self.supervised.backend.clone(), self.parts.exec.clone());
-        let started = thread("build", move || {
-            realtime::ordinary();
-            // Nobody may be waiting for it any more; then it is dropped here.
-            let _ = built.send(make(&waker));
-        });
-        self.policy.accelerator_begun(now);
-        self.building = Some(building);
-        if let Err(why) = started {
-            self.accelerator_built(now, Err(format!("the system gives no thread: {why}")));
-        }
-    }
-
-    fn accelerator_built(&mut self, now: Instant, built: Result<Accelerator, String>) {
-        self.building = None;
-        let same = built.and_then(|backend| {
-            if *backend.capabilities() == self.parts.capabilities {
-                return Ok(backend);
-            }
-            let_go(backend);
-            Err("it is not what the board was admitted with".to_owned())
-        });
-        if !self.policy.accelerator_built(now, same.is_ok()) {
-            return;
-        }
-        let name = self.parts.capabilities.name.clone();
-        match same {
-            Ok(backend) => {
-                self.boxes = boxes(&self.parts.capabilities);
-                self.interventions.accelerators_replaced += 1;
-                self.command(Command::Install(backend));
-                let cause = "the next one takes batches";
-                self.tell(now, log::Level::Warn, Scope::Accelerator, &name, Action::Replaced, cause);
-            }
-            Err(why) => {
-                self.tell(now, log::Level::Error, Scope::Accelerator, &name, Action::NotReplaced, &why);
-            }
-        }
+        self.take_built(now);
     }
 
     fn look_at_core(&mut self, now: Instant, core: Core) {
@@ -438,17 +232,10 @@ impl Supervisor {
                      [supervision] does not allow it",
                     silent.as_secs_f64()
                 );
-                self.tell(now, log::Level::Error, Scope::Thread, core.as_str(), Action::Stuck, &cause);
+                self.tell(now, Scope::Thread, core.as_str(), Action::Stuck, &cause);
             }
             Some(Remedy::TellRecovered) => {
-                self.tell(
-                    now,
-                    log::Level::Warn,
-                    Scope::Thread,
-                    core.as_str(),
-                    Action::Recovered,
-                    "moves again",
-                );
+                self.tell(now, Scope::Thread, core.as_str(), Action::Recovered, "moves again");
             }
             _ => {}
         }
@@ -458,24 +245,19 @@ impl Supervisor {
     }
 
     fn look_at_output(&mut self, now: Instant, index: usize) {
-        let pace = &self.parts.outputs[index];
-        let (pushed, taken) = pace.pushed_and_taken();
-        let name = pace.name().to_owned();
-        match self.policy.output(now, index, pushed, taken) {
+        let (pushed, taken) = self.parts.outputs[index].pushed_and_taken();
+        let (action, cause) = match self.policy.output(now, index, pushed, taken) {
             Some(Remedy::Tell(silent)) => {
                 self.interventions.outputs_stuck += 1;
-                let cause = format!(
-                    "has taken nothing for {} s: its destination is stuck; results are lost there, and counted",
-                    silent.as_secs()
-                );
-                self.tell(now, log::Level::Error, Scope::Output, &name, Action::Stuck, &cause);
+                let seconds = silent.as_secs();
+                let cause = format!("has taken nothing for {seconds} s; its results are lost, and counted");
+                (Action::Stuck, cause)
             }
-            Some(Remedy::TellRecovered) => {
-                let cause = "takes results again";
-                self.tell(now, log::Level::Warn, Scope::Output, &name, Action::Recovered, cause);
-            }
-            _ => {}
-        }
+            Some(Remedy::TellRecovered) => (Action::Recovered, "takes results again".to_owned()),
+            _ => return,
+        };
+        let name = self.parts.outputs[index].name().to_owned();
+        self.tell(now, Scope::Output, &name, action, &cause);
     }
 
     /// Ends the process, so that the service manager starts it again.
@@ -493,27 +275,20 @@ impl Supervisor {
         exit::at_once(RESTART);
     }
 
-    fn tell_of(&mut self, now: Instant, level: log::Level, stream: StreamId, action: Action, cause: &str) {
-        let id = self.parts.board.streams[stream.index()].id.clone();
-        self.tell(now, level, Scope::Capture, &id, action, cause);
-    }
-
     /// Says something in the log and in the results.
-    fn tell(
-        &mut self,
-        at: Instant,
-        level: log::Level,
-        scope: Scope,
-        subject: &str,
-        action: Action,
-        cause: impl Display,
-    ) {
-        let mut words = String::new();
-        let _ = write!(words, "{} {subject}: {}: {cause}", scope.as_str(), said(action));
-        // When nobody listens, nobody is told.
-        let _ = self.parts.words.try_send((level, words));
-        let cause = bounded(&cause.to_string());
-        self.command(Command::Publish(Intervention { at, scope, subject: bounded(subject), action, cause }));
+    fn tell(&mut self, at: Instant, scope: Scope, subject: &str, action: Action, cause: &str) {
+        let (level, said) = match action {
+            Action::GivenUp => (log::Level::Error, "given up"),
+            Action::NotReplaced => (log::Level::Error, "not replaced"),
+            Action::Stuck => (log::Level::Error, "stuck"),
+            Action::Replaced => (log::Level::Warn, "replaced"),
+            Action::Recovered => (log::Level::Warn, "recovered"),
+            Action::Paused => (log::Level::Warn, "paused"),
+        };
+        // Where nobody listens, this is not waited for.
+        let _ = self.parts.words.try_send((level, format!("{} {subject}: {said}: {cause}", scope.as_str())));
+        let (subject, cause) = (bounded(subject), bounded(cause));
+        self.command(Command::Publish(Intervention { at, scope, subject, action, cause }));
     }
 
     /// Asks exec for something; in vain while it is stuck.
@@ -522,30 +297,4 @@ impl Supervisor {
             self.parts.exec.wake();
         }
     }
-}
-
-const fn said(action: Action) -> &'static str {
-    match action {
-        Action::GivenUp => "given up",
-        Action::Replaced => "replaced",
-        Action::NotReplaced => "not replaced",
-        Action::Stuck => "stuck",
-        Action::Recovered => "recovered",
-        Action::Paused => "paused",
-    }
-}
-
-/// As many as an accelerator can take along.
-fn boxes(capabilities: &Capabilities) -> Boxes {
-    (0..capabilities.in_flight).map(|_| capabilities.new_batch()).collect()
-}
-
-/// Drops an accelerator where that may take as long as it likes.
-fn let_go(backend: Accelerator) {
-    // Where the system gives no thread, it is left as it is: dropping it here could hang.
-    let backend = ManuallyDrop::new(backend);
-    let _: std::io::Result<JoinHandle<()>> = thread("let-go", move || {
-        realtime::ordinary();
-        drop(ManuallyDrop::into_inner(backend));
-    });
 }

@@ -106,15 +106,6 @@ enum Accelerator {
     Built(Instant),
 }
 
-/// What has been published of what has arrived.
-#[derive(Clone, Copy, Debug)]
-struct Progress {
-    /// Records published when one was last seen to be, frames that had arrived by then, and when.
-    published: u64,
-    arrived: u64,
-    at: Instant,
-}
-
 #[derive(Clone, Copy, Debug, Default)]
 struct Camera {
     /// Whether no thread has it.
@@ -146,7 +137,6 @@ pub(super) struct Policy {
     limit: Limit,
     stuck: [bool; Core::ALL.len()],
     outputs: Vec<Output>,
-    progress: Progress,
 }
 
 impl Policy {
@@ -161,7 +151,6 @@ impl Policy {
             limit: Limit::default(),
             stuck: [false; Core::ALL.len()],
             outputs: vec![Output { at: now, ..Output::default() }; outputs],
-            progress: Progress { published: 0, arrived: 0, at: now },
         }
     }
 
@@ -317,16 +306,223 @@ impl Policy {
         Some(Remedy::Tell(now.since(output.at)))
     }
 
-    /// Whether what watches over the process may be told that it works. Frames that `arrived` are `published`,
-    /// with a result or a reason, within `patience`; nobody who could do that is stuck; and there is an
-    /// accelerator, or soon will be. Without cameras there is nothing to publish, and nothing that a restart
-    /// would help.
-    pub(super) fn is_well(&mut self, now: Instant, arrived: u64, published: u64, patience: Duration) -> bool {
-        if published != self.progress.published || arrived == self.progress.arrived {
-            self.progress = Progress { published, arrived, at: now };
-        }
-        let moves = self.silent(now, self.progress.at, patience).is_none();
+    /// Whether what watches over the process may be told that it works, as far as is known here: nobody is stuck
+    /// that everything goes through, and there is an accelerator, or soon will be.
+    pub(super) fn is_well(&self, now: Instant) -> bool {
         let hopeless = self.accelerator == Accelerator::Absent && !self.limit.allows(now);
-        moves && !hopeless && self.stuck.iter().all(|stuck| !stuck)
+        !hopeless && self.stuck.iter().all(|stuck| !stuck)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CAMERA: StreamId = StreamId(0);
+
+    fn at(ms: u64) -> Instant {
+        Instant::from_nanos(1_000_000_000) + Duration::from_millis(ms)
+    }
+
+    fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    fn policy(restart: bool) -> Policy {
+        Policy::new(at(0), restart, 2, 1)
+    }
+
+    /// Looks as often as it is due, up to `until`.
+    fn look_until(policy: &mut Policy, until: u64) {
+        while policy.due() <= at(until) {
+            assert_eq!(policy.look(policy.due()), None);
+        }
+    }
+
+    #[test]
+    fn a_camera_is_given_up_when_it_waits_for_longer_than_its_budget() {
+        let mut policy = policy(false);
+        for (phase, budget) in [
+            (Phase::Watching, 1_000),
+            (Phase::Pausing, 1_000),
+            (Phase::Closing, 10_000),
+            (Phase::Opening, 45_000),
+        ] {
+            assert_eq!(policy.camera(at(budget), CAMERA, Some((phase, at(0)))), None, "{phase:?}");
+            let given_up = policy.camera(at(budget + 1), CAMERA, Some((phase, at(0))));
+            assert_eq!(given_up, Some(Remedy::GiveUp(ms(budget + 1))), "{phase:?}");
+        }
+        assert_eq!(policy.camera(at(1_000_000), CAMERA, None), None, "it works, or has ended");
+    }
+
+    #[test]
+    fn a_pause_of_the_whole_process_blames_nobody() {
+        let mut policy = policy(true);
+        look_until(&mut policy, 500);
+        // SIGSTOP for an hour; all that was heard of is an hour old.
+        let hour = 3_600_000;
+        assert_eq!(policy.look(at(hour)), Some(ms(hour - 550)));
+        let work = Some(Work { since: at(400), budget: ms(1_000) });
+        let mut stuck = |now| {
+            [
+                policy.camera(at(now), CAMERA, Some((Phase::Watching, at(450)))),
+                policy.accelerator(at(now), work, None),
+                policy.core(at(now), Core::Exec, at(490)),
+            ]
+        };
+        assert_eq!(stuck(hour), [None; 3]);
+        assert_eq!(stuck(hour + 1_000), [None; 3]);
+        // Those that don't go on after it are stuck, in their own time.
+        let [camera, accelerator, exec] = stuck(hour + 1_001);
+        assert_eq!(camera, Some(Remedy::GiveUp(ms(hour + 551))));
+        assert_eq!(accelerator, Some(Remedy::GiveUp(ms(hour + 601))));
+        assert_eq!(exec, None);
+        assert_eq!(stuck(hour + 2_001)[2], Some(Remedy::Restart(ms(hour + 1_511))));
+    }
+
+    #[test]
+    fn a_look_that_is_a_little_late_changes_nothing() {
+        let mut policy = policy(false);
+        assert_eq!(policy.look(at(50 + 200)), None);
+        assert_eq!(policy.look(at(300 + 201)), Some(ms(201)));
+    }
+
+    #[test]
+    fn a_camera_is_replaced_three_times_a_minute_and_never_costs_more() {
+        let mut policy = policy(true);
+        let stuck = |now| Some((Phase::Watching, at(now - 1_001)));
+        for now in [10_000, 20_000, 30_000] {
+            assert_eq!(policy.camera_waits(at(now), CAMERA), None);
+            assert!(matches!(policy.camera(at(now), CAMERA, stuck(now)), Some(Remedy::GiveUp(_))));
+            policy.camera_given_up(CAMERA);
+            assert_eq!(policy.camera(at(now), CAMERA, None), Some(Remedy::Replace));
+            policy.camera_replaced(at(now), CAMERA);
+        }
+        assert!(matches!(policy.camera(at(40_000), CAMERA, stuck(40_000)), Some(Remedy::GiveUp(_))));
+        policy.camera_given_up(CAMERA);
+        assert_eq!(policy.camera_waits(at(40_000), CAMERA), Some(ms(30_000)));
+        assert_eq!(policy.camera(at(69_999), CAMERA, None), None);
+        assert_eq!(policy.camera(at(70_000), CAMERA, None), Some(Remedy::Replace));
+        assert_eq!(policy.camera_waits(at(70_000), CAMERA), None);
+        // The other one has a limit of its own.
+        policy.camera_given_up(StreamId(1));
+        assert_eq!(policy.camera(at(40_000), StreamId(1), None), Some(Remedy::Replace));
+    }
+
+    #[test]
+    fn a_budget_is_ten_times_the_plan_and_a_second_at_least() {
+        assert_eq!(batch_budget(ms(7)), ms(1_000));
+        assert_eq!(batch_budget(ms(400)), ms(4_000));
+    }
+
+    /// Gives it up and sees it let go.
+    fn lose_accelerator(policy: &mut Policy, now: u64) {
+        let work = Some(Work { since: at(now - 1_001), budget: ms(1_000) });
+        assert_eq!(policy.accelerator(at(now), work, None), Some(Remedy::GiveUp(ms(1_001))));
+        policy.accelerator_given_up();
+        assert_eq!(policy.accelerator(at(now), work, None), None, "told once");
+        policy.accelerator_let_go(true);
+    }
+
+    #[test]
+    fn an_accelerator_whose_batch_comes_back_after_all_is_kept() {
+        let mut policy = policy(false);
+        let work = Work { since: at(0), budget: ms(1_000) };
+        assert_eq!(policy.accelerator(at(1_000), Some(work), None), None);
+        assert!(policy.accelerator(at(1_001), Some(work), None).is_some());
+        policy.accelerator_given_up();
+        policy.accelerator_let_go(false);
+        assert_eq!(policy.accelerator(at(1_050), Some(Work { since: at(1_010), ..work }), None), None);
+    }
+
+    #[test]
+    fn an_accelerator_that_only_fails_is_given_up_and_the_next_is_not_blamed_for_it() {
+        let mut policy = policy(false);
+        assert_eq!(policy.accelerator(at(5_000), None, Some(at(3_000))), None);
+        assert_eq!(policy.accelerator(at(5_001), None, Some(at(3_000))), Some(Remedy::GiveUp(ms(2_001))));
+        policy.accelerator_given_up();
+        policy.accelerator_let_go(true);
+        assert_eq!(policy.accelerator(at(5_050), None, Some(at(3_000))), Some(Remedy::Replace));
+        policy.accelerator_begun(at(5_050));
+        assert!(policy.accelerator_built(at(6_000), true));
+        assert_eq!(
+            policy.accelerator(at(8_000), None, Some(at(3_000))),
+            None,
+            "exec has not heard of it yet"
+        );
+        assert!(policy.accelerator(at(8_001), None, Some(at(3_000))).is_some());
+    }
+
+    #[test]
+    fn an_accelerator_is_replaced_three_times_a_minute_and_then_the_process() {
+        for restart in [false, true] {
+            let mut policy = policy(restart);
+            for now in [10_000, 20_000, 30_000] {
+                lose_accelerator(&mut policy, now);
+                assert_eq!(policy.accelerator(at(now), None, None), Some(Remedy::Replace));
+                policy.accelerator_begun(at(now));
+                assert_eq!(policy.accelerator(at(now + 500), None, None), None, "it is being built");
+                assert!(policy.accelerator_built(at(now + 1_000), true));
+            }
+            lose_accelerator(&mut policy, 40_000);
+            let then = policy.accelerator(at(40_000), None, None);
+            assert_eq!(then.is_some(), restart);
+            assert_eq!(matches!(then, Some(Remedy::Restart(_))), restart);
+            assert!(!policy.is_well(at(40_000)), "no sign of life to the watchdogs");
+            assert_eq!(policy.accelerator(at(70_000), None, None), Some(Remedy::Replace));
+            assert!(policy.is_well(at(70_000)));
+        }
+    }
+
+    #[test]
+    fn tries_to_build_an_accelerator_are_a_second_apart() {
+        let mut policy = policy(false);
+        lose_accelerator(&mut policy, 10_000);
+        policy.accelerator_begun(at(10_000));
+        assert!(policy.accelerator_built(at(10_001), false));
+        assert_eq!(policy.accelerator(at(10_999), None, None), None);
+        assert_eq!(policy.accelerator(at(11_000), None, None), Some(Remedy::Replace));
+    }
+
+    #[test]
+    fn an_accelerator_that_is_built_for_too_long_is_not_waited_for() {
+        let mut policy = policy(false);
+        lose_accelerator(&mut policy, 10_000);
+        policy.accelerator_begun(at(10_000));
+        assert_eq!(policy.accelerator(at(310_000), None, None), None);
+        assert_eq!(policy.accelerator(at(310_001), None, None), Some(Remedy::Tell(ms(300_001))));
+        assert!(!policy.accelerator_built(at(310_002), true), "it comes too late");
+        assert_eq!(policy.accelerator(at(310_050), None, None), Some(Remedy::Replace));
+    }
+
+    #[test]
+    fn a_stuck_thread_ends_the_process_where_that_is_allowed_and_is_told_of_once_where_not() {
+        for core in Core::ALL {
+            let mut allowed = policy(true);
+            assert_eq!(allowed.core(at(2_000), core, at(0)), None);
+            assert_eq!(allowed.core(at(2_001), core, at(0)), Some(Remedy::Restart(ms(2_001))));
+            let mut policy = policy(false);
+            assert_eq!(policy.core(at(2_001), core, at(0)), Some(Remedy::Tell(ms(2_001))));
+            assert!(policy.is_stuck(core) && !policy.is_well(at(2_001)));
+            assert_eq!(policy.core(at(9_000), core, at(0)), None);
+            // Everybody's time begins anew, which is no sign of life.
+            assert!(policy.look(at(10_000)).is_some());
+            assert_eq!(policy.core(at(10_000), core, at(0)), None);
+            assert!(policy.is_stuck(core));
+            assert_eq!(policy.core(at(11_000), core, at(10_999)), Some(Remedy::TellRecovered));
+            assert!(!policy.is_stuck(core) && policy.is_well(at(11_000)));
+        }
+    }
+
+    #[test]
+    fn an_output_that_takes_nothing_of_what_waits_is_told_of() {
+        let mut policy = policy(false);
+        assert_eq!(policy.output(at(60_000), 0, 0, 0), None, "there is nothing to take");
+        assert_eq!(policy.output(at(60_050), 0, 5, 3), None);
+        assert_eq!(policy.output(at(65_050), 0, 900, 3), None);
+        assert_eq!(policy.output(at(65_051), 0, 900, 3), Some(Remedy::Tell(ms(5_001))));
+        assert_eq!(policy.output(at(70_000), 0, 1_000, 3), None, "told once");
+        assert_eq!(policy.output(at(70_050), 0, 1_000, 4), Some(Remedy::TellRecovered));
+        assert!(policy.is_well(at(70_050)), "no reason to reset the board");
     }
 }
