@@ -9,6 +9,8 @@ mod archive;
 mod board;
 #[path = "rig/expect.rs"]
 mod expect;
+#[path = "rig/lie.rs"]
+mod lie;
 #[path = "rig/report.rs"]
 mod report;
 #[path = "rig/scenario.rs"]

@@ -4,6 +4,7 @@
 //! It looks every 10 ms of the machine's time; between two looks nothing of it runs.
 
 use crate::archive::Archive;
+use crate::lie;
 use crate::scenario::{Act, Bus, Scenario, by_path};
 use nix::sys::ptrace;
 use nix::sys::reboot::{RebootMode, reboot};
@@ -54,8 +55,6 @@ pub enum Told {
     Step { at_ns: u64, done_ns: u64, name: String, act: String, error: Option<String> },
     /// What the program holds.
     Sample { at_ns: u64, rss_kb: u64, files: u64, threads: u64 },
-    /// So many frames of a camera were the known picture.
-    Known { at_ns: u64, stream: String, frames: u64, copied: u64 },
     /// It was told to stop.
     Stop { at_ns: u64 },
     /// It ended.
@@ -238,6 +237,19 @@ impl<'a> Agent<'a> {
         steps
     }
 
+    /// Runs a test program of the project to its end.
+    pub fn run_program(&mut self, name: &str) -> Result<(), String> {
+        let log = self.log()?;
+        let failed = |error: std::io::Error| format!("{name}: {error}");
+        let mut command = Command::new(name);
+        command.arg("--run").env("PATH", PATH).stdin(Stdio::null());
+        command.stdout(log.try_clone().map_err(failed)?).stderr(log);
+        self.tell(&Told::Start { at_ns: now(), start: 1, pid: 0 });
+        let how = command.status().map_err(failed)?;
+        self.ended(1, how);
+        Ok(())
+    }
+
     /// How often the program was started before a reset.
     pub fn starts(&self) -> usize {
         let names = fs::read_dir(self.out).into_iter().flatten().flatten().map(|entry| entry.file_name());
@@ -386,6 +398,13 @@ impl<'a> Agent<'a> {
                 ptrace::interrupt(thread).map_err(failed)?;
                 waitpid(thread, Some(WaitPidFlag::__WALL)).map_err(failed)?;
                 self.stopped.insert(name.clone(), thread);
+                Ok(())
+            }
+            Act::Lie { thread: name, lie, seconds } => {
+                let (thread, lie) = (thread(process?, name)?, *lie);
+                let until_ns = now() + (seconds * 1e9) as u64;
+                // A thread that dies meanwhile, or a process that ends, takes its tracer along.
+                std::thread::spawn(move || lie::tell(thread, lie, until_ns));
                 Ok(())
             }
             Act::ResumeThread(name) => {

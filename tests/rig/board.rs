@@ -185,8 +185,8 @@ fn foreign(scenario: &Scenario) -> Option<String> {
     let machine = &scenario.machine;
     let why = if scenario.suite == Suite::Two {
         "needs a machine of its own (GStreamer's cameras or systemd in it)"
-    } else if scenario.known_picture {
-        "needs a driver that shows known pictures"
+    } else if scenario.program.is_some() {
+        "needs a driver that shows known pictures (vivid)"
     } else if machine.watchdog {
         "would reset the board"
     } else if machine.buses.iter().any(|bus| !bus.controls.is_empty() || bus.multiplanar) {
@@ -198,7 +198,9 @@ fn foreign(scenario: &Scenario) -> Option<String> {
             Act::Signal(_) => None,
             Act::Control { .. } | Act::Run(_) => Some("needs a driver with faults of its own (vivid)"),
             Act::Unbind(_) | Act::Bind(_) | Act::Swap(_) => Some("needs somebody to pull the plug"),
-            Act::StopThread(_) | Act::ResumeThread(_) => Some("needs the rig's agent to stop a thread"),
+            Act::StopThread(_) | Act::ResumeThread(_) | Act::Lie { .. } => {
+                Some("needs the rig's agent to hold a thread")
+            }
             Act::ClockStep { .. } => Some("would set the board's clock"),
             Act::Fill { .. } | Act::Free { .. } => Some("would fill the board's disk"),
             Act::Hog { .. } | Act::Release {} | Act::Burn { .. } => {

@@ -5,6 +5,7 @@ use crate::scenario::{Back, Expect, Growth, Noticed, Scenario, Span, StreamExpec
 use crate::seen::{Event, Frame, Seen};
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 /// What a scenario showed, in a few words, and what was not as expected.
 #[derive(Debug, Default)]
@@ -30,8 +31,10 @@ pub fn judge(scenario: &Scenario, seen: &Seen) -> Shown {
         wrong.push(format!("the log should have {text:?}"));
     }
     summaries(&scenario.expect, seen, wrong);
-    if scenario.known_picture {
-        known(scenario, seen, &mut shown);
+    if scenario.program.is_some() {
+        let passed = seen.log.lines().filter(|line| line.starts_with("ok ")).count();
+        shown.noticed = format!("{passed} tests ok");
+        shown.wrong.extend(seen.log.lines().filter(|line| line.starts_with("FAILED ")).map(str::to_owned));
         return shown;
     }
     let Some(began) = seen.began() else {
@@ -60,7 +63,7 @@ pub fn judge(scenario: &Scenario, seen: &Seen) -> Shown {
                     "{stream}: all frames after the first {} s should be met; of {} were not: {}",
                     scenario.expect.settle_s,
                     judged.len(),
-                    reasons(&judged)
+                    reasons(judged.iter())
                 ));
             }
             if frames.is_empty() {
@@ -78,6 +81,10 @@ pub fn judge(scenario: &Scenario, seen: &Seen) -> Shown {
         let back = seen.events.iter().filter(later).rfind(|later| later.state != event.state);
         shown.healed = back.map_or_else(String::new, |back| format!("{} {}", back.about, back.state));
     }
+    if shown.noticed.is_empty() {
+        otherwise(scenario, seen, &span, &mut shown);
+    }
+    let wrong = &mut shown.wrong;
     scenario.expect.back.iter().for_each(|back| is_back(back, seen, wrong));
     let affected = scenario.expect.streams.keys().filter_map(|stream| seen.frames.get(stream));
     let outage = affected.map(|frames| outage(frames, settled)).max();
@@ -106,8 +113,7 @@ fn told(scenario: &Scenario, seen: &Seen, wrong: &mut Vec<String>) {
             | Told::Running { .. }
             | Told::Ready { .. }
             | Told::Sample { .. }
-            | Told::Stop { .. }
-            | Told::Known { .. } => {}
+            | Told::Stop { .. } => {}
         }
     }
     let mut wanted = BTreeMap::<&str, u32>::new();
@@ -184,26 +190,27 @@ fn dropped(stream: &Value) -> BTreeMap<String, u64> {
     dropped.map(|(reason, count)| (reason.clone(), count.as_u64().unwrap_or(0))).collect()
 }
 
-/// Every camera's frames were the picture.
-fn known(scenario: &Scenario, seen: &Seen, shown: &mut Shown) {
-    let mut frames = 0;
-    for stream in scenario.ids() {
-        let found = seen.told.iter().find_map(|told| match told {
-            Told::Known { stream: of, frames, copied, .. } if *of == stream => Some((*frames, *copied)),
-            _ => None,
-        });
-        match found {
-            Some((same, copied)) => {
-                frames += same;
-                let what = format!("{stream}: bytes that capture copied");
-                shown.wrong.extend(unlike(&what, Some(scenario.expect.copied_bytes), copied as f64));
-            }
-            None => shown
-                .wrong
-                .push(format!("{stream}: its frames should be the known picture; nothing is known")),
-        }
-    }
-    shown.noticed = format!("{frames} frames bit for bit");
+/// Who noticed where no event says so: who started the program again or reset the machine, the ledger, or the log.
+fn otherwise(scenario: &Scenario, seen: &Seen, span: &Range<u64>, shown: &mut Shown) {
+    let ends: Vec<_> = seen
+        .told
+        .iter()
+        .filter_map(|told| if let Told::End { how, .. } = told { Some(how) } else { None })
+        .collect();
+    let reasons: Vec<_> = (scenario.expect.streams.keys())
+        .filter_map(|stream| {
+            let frames = seen.frames.get(stream)?.iter().filter(|frame| span.contains(&frame.captured_ns));
+            let reasons = reasons(frames);
+            (!reasons.is_empty()).then(|| format!("{stream} {reasons}"))
+        })
+        .collect();
+    (shown.noticed, shown.healed) = match (ends.as_slice(), reasons.first(), scenario.expect.log.first()) {
+        _ if scenario.expect.resets > 0 => ("the hardware watchdog".to_owned(), "board reset".to_owned()),
+        ([first, _, ..], ..) => (format!("the service manager: {first}"), "started again".to_owned()),
+        (_, Some(reasons), _) => (format!("the ledger: {reasons}"), String::new()),
+        (_, _, Some(log)) => (format!("the log: {log}"), String::new()),
+        _ => (String::new(), String::new()),
+    };
 }
 
 /// One record a frame, in the order of its stream.
@@ -257,9 +264,9 @@ fn outage(frames: &[Frame], settled: u64) -> u64 {
 }
 
 /// Words for the ends of frames that were not met.
-fn reasons(frames: &[Frame]) -> String {
+fn reasons<'a>(frames: impl Iterator<Item = &'a Frame>) -> String {
     let mut counts = BTreeMap::<&str, u32>::new();
-    let missed = frames.iter().filter(|frame| !frame.met());
+    let missed = frames.filter(|frame| !frame.met());
     missed.for_each(|frame| *counts.entry(frame.reason.as_deref().unwrap_or("late")).or_default() += 1);
     counts.iter().map(|(reason, count)| format!("{reason} {count}")).collect::<Vec<_>>().join(", ")
 }

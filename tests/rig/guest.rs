@@ -1,7 +1,6 @@
 //! The machine from its first instant to its last, in virtual time: the agent is the first process.
 
 use crate::agent::{self, Agent, PLUGINS, Told};
-use crate::known;
 use crate::scenario::{Scenario, Suite};
 use crate::unit;
 use nix::mount::{MsFlags, mount};
@@ -132,8 +131,8 @@ fn scenario(agent: &mut Agent) -> Result<(), String> {
     let account = fs::read_to_string(agent.out.join("agent.jsonl")).unwrap_or_default();
     let resets = account.lines().filter(|line| line.contains("\"type\":\"boot\"")).count() as u32;
     agent.tell(&Told::Boot { at_ns: agent::now(), resets });
-    if agent.plan.known_picture {
-        known::check(agent)
+    if let Some(program) = &agent.plan.program {
+        agent.run_program(program)
     } else if agent.plan.service.systemd {
         unit::run(agent, resets)
     } else {

@@ -2,7 +2,7 @@
 
 use crate::archive::{self, Archive};
 use crate::scenario::{Bus, Scenario, Suite};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::BufWriter;
 use std::path::{Path, PathBuf};
@@ -15,6 +15,8 @@ pub struct Parts {
     pub kernel: PathBuf,
     /// The program under test.
     pub ocelli: PathBuf,
+    /// Test programs by name.
+    pub programs: BTreeMap<String, PathBuf>,
     /// The project's folder.
     pub root: PathBuf,
 }
@@ -49,11 +51,16 @@ impl Parts {
         let failed = |error: std::io::Error| format!("{}: {error}", path.display());
         let mut archive = Archive::new(BufWriter::new(File::create(path).map_err(failed)?));
         let own = std::env::current_exe().map_err(failed)?;
-        let programs = [
-            ("usr/local/bin/rig", own),
-            ("usr/local/bin/ocelli", self.ocelli.clone()),
-            ("usr/bin/v4l2-ctl", found("v4l2-ctl")?),
+        let mut programs = vec![
+            ("usr/local/bin/rig".to_owned(), own),
+            ("usr/local/bin/ocelli".to_owned(), self.ocelli.clone()),
+            ("usr/bin/v4l2-ctl".to_owned(), found("v4l2-ctl")?),
         ];
+        if let Some(name) = &scenario.program {
+            let program =
+                self.programs.get(name).ok_or_else(|| format!("there is no test program {name}"))?;
+            programs.push((format!("usr/local/bin/{name}"), program.clone()));
+        }
         let mut libraries = BTreeSet::new();
         for (name, program) in &programs {
             libraries.extend(needed(program)?);

@@ -7,7 +7,7 @@ mod archive;
 mod board;
 mod expect;
 mod guest;
-mod known;
+mod lie;
 mod machine;
 mod report;
 mod scenario;
@@ -60,6 +60,9 @@ struct Arguments {
     /// The program under test. Without it: the one of this tree, in the profile of tests.
     #[arg(long, value_name = "FILE")]
     ocelli: Option<PathBuf>,
+    /// Test programs of the project that scenarios run in place of it.
+    #[arg(long, hide = true, value_name = "NAME=FILE")]
+    program: Vec<String>,
     /// Start no machine later than this; what was not started is skipped, and said.
     #[arg(long, value_name = "N")]
     minutes: Option<u64>,
@@ -140,6 +143,12 @@ fn act(arguments: &Arguments) -> Result<bool, String> {
     let parts = Parts {
         kernel: root.join(&arguments.kernel),
         ocelli: arguments.ocelli.clone().unwrap_or_else(|| env!("CARGO_BIN_EXE_ocelli").into()),
+        programs: arguments
+            .program
+            .iter()
+            .filter_map(|program| program.split_once('='))
+            .map(|(name, file)| (name.to_owned(), file.into()))
+            .collect(),
         root: root.to_owned(),
     };
     if let Some(host) = &arguments.host {

@@ -1,5 +1,6 @@
 //! A scenario: cameras, a board, what happens when, and what must be seen.
 
+use crate::lie::Lie;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -32,9 +33,9 @@ pub struct Scenario {
     /// Anything else of the board.
     #[serde(default)]
     pub board: toml::Table,
-    /// In place of the program: known pictures are sent to every camera, and must reach the pool as they are.
+    /// A test program of the project, run with `--run` in place of ocelli.
     #[serde(default)]
-    pub known_picture: bool,
+    pub program: Option<String>,
     #[serde(default)]
     pub service: Service,
     /// What happens, in the order of time.
@@ -114,6 +115,8 @@ pub struct Bus {
     pub multiplanar: bool,
     /// With an output whose pictures the cameras see.
     pub output: bool,
+    /// Parameters of the kernel module, in place of those that follow from the rest.
+    pub parameters: String,
     /// Cameras without a stream of their own.
     pub idle: bool,
     /// They have the size of their input, and no other.
@@ -129,6 +132,7 @@ impl Default for Bus {
             input: Input::Webcam,
             multiplanar: false,
             output: false,
+            parameters: String::new(),
             idle: false,
             fixed_size: false,
             controls: BTreeMap::new(),
@@ -153,6 +157,9 @@ impl Bus {
 
     /// Parameters of its kernel module.
     pub fn parameters(&self) -> String {
+        if !self.parameters.is_empty() {
+            return self.parameters.clone();
+        }
         let each = |value: &str| vec![value; self.cameras].join(",");
         format!(
             "n_devs={} node_types={} num_inputs={} input_types={} num_outputs={} output_types={} multiplanar={} \
@@ -249,6 +256,8 @@ pub enum Act {
     StopThread(String),
     /// Lets it run again.
     ResumeThread(String),
+    /// The driver lies to a camera's thread.
+    Lie { thread: String, lie: Lie, seconds: f64 },
     /// Moves the wall clock.
     ClockStep { seconds: i64 },
     /// Fills the file system below a folder but for some room.
