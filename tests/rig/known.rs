@@ -21,7 +21,7 @@ const FRAMES: u64 = 30;
 const BEFORE: u64 = 60;
 /// CEA-861's 640x480 at 60 Hz, by its position in the driver's list: the size that is neither cut nor scaled.
 const TIMINGS: &str = "index=0";
-const PICTURE: &str = "/tmp/picture";
+const PICTURE: &str = "/picture";
 
 /// Every stream of the board, one after the other.
 pub fn check(agent: &mut Agent) -> Result<(), String> {
