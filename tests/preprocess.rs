@@ -1,6 +1,9 @@
 //! Pre-processing against its reference: the same numbers, bit for bit, on every path.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "preprocess/kernels.rs"]
+mod kernels;
+
 use half::f16;
 use ocelli::image::{Colorimetry, ImageLayout, Matrix, Mosaic, PixelFormat, Plane, Range};
 use ocelli::infer::preprocess::{PreprocessError, Preprocessor, Row};

@@ -2,6 +2,7 @@
 
 mod bench;
 mod cameras;
+mod engine;
 mod guards;
 mod plan;
 mod profile;
@@ -121,6 +122,9 @@ enum Command {
     Bench(bench::Bench),
     /// Show the cameras that are plugged in, what they offer, and lines for a board file.
     Cameras(cameras::Cameras),
+    /// Build, look at and verify the plans of a board with TensorRT.
+    #[command(subcommand)]
+    Engine(engine::Engine),
     /// Check board files without opening any device, and show what they resolve to.
     Check {
         /// Board files.
@@ -162,6 +166,7 @@ impl Arguments {
             Command::Plan(ask) => ask.act(),
             Command::Bench(bench) => bench.act(),
             Command::Cameras(cameras) => cameras.act(),
+            Command::Engine(engine) => engine.act(),
             Command::Check { boards } => check(&boards),
             Command::Schema { of } => {
                 let schema = match of {

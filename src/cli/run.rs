@@ -277,11 +277,32 @@ fn open_hanging(
                 )),
             }
         }
-        BackendSpec::TensorRt { .. } => Err(Failure::new(
-            Exit::Unavailable,
-            "accelerator.backend = \"tensorrt\": this build has no TensorRT; use backend = \"onnxruntime\"",
-        )),
+        BackendSpec::TensorRt { device, .. } => {
+            Err(Failure::new(Exit::Unavailable, without_tensorrt(*device)))
+        }
     }
+}
+
+/// Why a board with TensorRT can't run here: the first thing that is missing.
+#[cfg(feature = "tensorrt")]
+fn without_tensorrt(device: u16) -> String {
+    use ocelli::infer::tensorrt::library::{self, Library};
+    let missing = Library::open().map_err(|error| error.to_string()).and_then(|_| library::device(device));
+    match missing {
+        Err(why) => format!("accelerator.backend = \"tensorrt\": {why}"),
+        Ok(device) => format!(
+            "accelerator.backend = \"tensorrt\": this ocelli builds plans for {}, but does not run them; use backend = \
+             \"onnxruntime\"",
+            device.name
+        ),
+    }
+}
+
+/// Why a board with TensorRT can't run here.
+#[cfg(not(feature = "tensorrt"))]
+fn without_tensorrt(_: u16) -> &'static str {
+    "accelerator.backend = \"tensorrt\": this ocelli was built without TensorRT; build it with --features tensorrt, or \
+     use backend = \"onnxruntime\""
 }
 
 pub(super) fn open_pool(board: &Board, in_flight: usize) -> Result<Pool, Failure> {

@@ -9,6 +9,7 @@ mod error;
 pub mod onnxruntime;
 pub mod preprocess;
 pub mod simulated;
+pub mod tensorrt;
 
 pub use error::InferError;
 

@@ -8,6 +8,7 @@ pub use manifest::schema;
 pub use verify::ModelError;
 
 use crate::config::{Fingerprint, Problems, System};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 /// A network as its manifest describes it.
@@ -160,6 +161,16 @@ impl Decoder {
         match self {
             Self::Ssd { boxes, scores, .. } => vec![boxes, scores],
             Self::Yolo { output, .. } | Self::Classification { output, .. } => vec![output],
+        }
+    }
+
+    /// How many dimensions each of these may have.
+    #[must_use]
+    pub fn ranks(&self) -> Vec<RangeInclusive<usize>> {
+        match self {
+            Self::Ssd { .. } => vec![3..=4, 3..=3],
+            Self::Yolo { .. } => vec![3..=3],
+            Self::Classification { .. } => vec![2..=2],
         }
     }
 }

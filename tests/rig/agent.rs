@@ -24,7 +24,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 /// How often the agent looks whether something is due or has happened.
-const LOOK: Duration = Duration::from_millis(10);
+pub const LOOK: Duration = Duration::from_millis(10);
 /// How long the program may take for its end.
 const PATIENCE_NS: u64 = 10_000_000_000;
 /// How long until it is started again, as a service manager would.
@@ -34,6 +34,9 @@ const START_NS: u64 = 60_000_000_000;
 
 /// Where programs are.
 const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
+
+/// Where GStreamer's plugins are, in real time.
+pub const PLUGINS: &str = "/state/plugins";
 
 /// What the agent tells of itself, one JSON object a line in `agent.jsonl`.
 #[derive(Debug, Serialize, Deserialize)]
@@ -51,6 +54,8 @@ pub enum Told {
     Step { at_ns: u64, done_ns: u64, name: String, act: String, error: Option<String> },
     /// What the program holds.
     Sample { at_ns: u64, rss_kb: u64, files: u64, threads: u64 },
+    /// So many frames of a camera were the known picture.
+    Known { at_ns: u64, stream: String, frames: u64, copied: u64 },
     /// It ended.
     End { at_ns: u64, start: usize, how: String },
     /// Something without which the scenario means nothing.
@@ -65,8 +70,8 @@ pub fn now() -> u64 {
 
 /// Runs the scenario of `plan`; what is written lies in `out`.
 pub struct Agent<'a> {
-    plan: &'a Scenario,
-    out: &'a Path,
+    pub plan: &'a Scenario,
+    pub out: &'a Path,
     told: File,
     notify: Option<UnixDatagram>,
     stopped: BTreeMap<String, Pid>,
@@ -144,17 +149,19 @@ impl<'a> Agent<'a> {
     }
 
     /// Runs the program with everything that happens to it, to its end.
-    pub fn run(&mut self) -> Result<(), String> {
+    pub fn run(&mut self, resets: u32) -> Result<(), String> {
         let socket = self.out.join("notify");
+        let _ = fs::remove_file(&socket);
         let notify = UnixDatagram::bind(&socket).map_err(|error| format!("notify socket: {error}"))?;
         notify.set_nonblocking(true).map_err(|error| format!("notify socket: {error}"))?;
         self.notify = Some(notify);
         if self.plan.service.profile {
             self.profile()?;
         }
-        let mut steps = self.steps();
+        // After a reset, nothing more happens.
+        let mut steps = if resets == 0 { self.steps() } else { Vec::new() };
         steps.reverse(); // The next is the last, to be popped.
-        let mut starts = 1;
+        let mut starts = self.starts() + 1;
         let mut start = Some(self.start(starts)?);
         let mut began = None;
         let mut again_ns = None;
@@ -193,7 +200,7 @@ impl<'a> Agent<'a> {
             let due = |at: f64| at_ns >= began + (at * 1e9) as u64;
             while let Some((_, step)) = steps.pop_if(|(at, _)| due(*at)) {
                 let step = &self.plan.steps[step];
-                let error = self.act(&step.act, start.as_mut()).err();
+                let error = self.act(&step.act, start.as_ref().map(|start| pid(&start.child))).err();
                 let act = serde_json::to_string(&step.act).unwrap_or_default();
                 self.tell(&Told::Step { at_ns, done_ns: now(), name: step.name.clone(), act, error });
             }
@@ -214,7 +221,7 @@ impl<'a> Agent<'a> {
     }
 
     /// When each step is due (seconds), repeats and all.
-    fn steps(&self) -> Vec<(f64, usize)> {
+    pub fn steps(&self) -> Vec<(f64, usize)> {
         let mut steps: Vec<_> = (self.plan.steps.iter().enumerate())
             .flat_map(|(index, step)| {
                 let (times, every) = step.repeat.map_or((1, 0.0), |repeat| (repeat.times, repeat.every_s));
@@ -223,6 +230,12 @@ impl<'a> Agent<'a> {
             .collect();
         steps.sort_by(|one, other| one.0.total_cmp(&other.0));
         steps
+    }
+
+    /// How often the program was started before a reset.
+    pub fn starts(&self) -> usize {
+        let names = fs::read_dir(self.out).into_iter().flatten().flatten().map(|entry| entry.file_name());
+        names.filter(|name| name.to_string_lossy().starts_with("results.")).count()
     }
 
     fn profile(&self) -> Result<(), String> {
@@ -285,7 +298,10 @@ impl<'a> Agent<'a> {
             && at_ns > alive + (limit * 1e9) as u64
         {
             start.alive_ns = None;
-            let error = kill(pid(&start.child), Signal::SIGABRT).err().map(|error| error.to_string());
+            // One that is stopped takes the first only with the second.
+            let killed = kill(pid(&start.child), Signal::SIGABRT)
+                .and_then(|()| kill(pid(&start.child), Signal::SIGCONT));
+            let error = killed.err().map(|error| error.to_string());
             let act = "no sign of life: SIGABRT".to_owned();
             self.tell(&Told::Step { at_ns, done_ns: now(), name: "watchdog".to_owned(), act, error });
         }
@@ -338,8 +354,8 @@ impl<'a> Agent<'a> {
         }
     }
 
-    fn act(&mut self, act: &Act, start: Option<&mut Start>) -> Result<(), String> {
-        let process = start.map(|start| pid(&start.child)).ok_or("the program is not running");
+    pub fn act(&mut self, act: &Act, process: Option<Pid>) -> Result<(), String> {
+        let process = process.ok_or("the program is not running");
         match act {
             Act::Control { camera, set } => set_controls(&self.device(camera)?, set),
             Act::Unbind(bus) => driver(*bus, "unbind"),
@@ -393,6 +409,10 @@ impl<'a> Agent<'a> {
             Act::Unwedge(socket) => {
                 self.wedged.remove(socket).map(drop).ok_or(format!("{socket} is not wedged"))
             }
+            Act::Burn { ms } => burn(Duration::from_millis(*ms)),
+            Act::CrashManager {} => {
+                kill(Pid::from_raw(1), Signal::SIGSEGV).map_err(|error| format!("process 1: {error}"))
+            }
             Act::Run(arguments) => {
                 let named = |argument: &String| self.device(argument).unwrap_or_else(|_| argument.clone());
                 let mut words = arguments.iter().map(named);
@@ -402,7 +422,7 @@ impl<'a> Agent<'a> {
         }
     }
 
-    fn device(&self, camera: &str) -> Result<String, String> {
+    pub fn device(&self, camera: &str) -> Result<String, String> {
         let (bus, camera) = self.plan.camera(camera).ok_or(format!("no camera {camera}"))?;
         Ok(by_path(bus, camera))
     }
@@ -438,6 +458,7 @@ impl<'a> Agent<'a> {
 fn program() -> Command {
     let mut command = Command::new("ocelli");
     command.current_dir("/board").env("PATH", PATH).env("HOME", "/state");
+    command.env("GST_PLUGIN_SYSTEM_PATH", PLUGINS);
     command.env("XDG_STATE_HOME", "/state").env("RUST_BACKTRACE", "1");
     command
 }
@@ -472,7 +493,7 @@ fn set_controls(device: &str, controls: &BTreeMap<String, i64>) -> Result<(), St
     run(Command::new("v4l2-ctl").args(["-d", device, "-c", &set.join(",")]))
 }
 
-fn run(command: &mut Command) -> Result<(), String> {
+pub fn run(command: &mut Command) -> Result<(), String> {
     let output = command
         .env("PATH", PATH)
         .stdin(Stdio::null())
@@ -481,6 +502,24 @@ fn run(command: &mut Command) -> Result<(), String> {
     let said = [output.stdout, output.stderr].concat();
     let failed = || format!("{command:?}: {}: {}", output.status, String::from_utf8_lossy(&said).trim());
     output.status.success().then_some(()).ok_or_else(failed)
+}
+
+/// Runs before everybody else, and does nothing.
+fn burn(time: Duration) -> Result<(), String> {
+    use thread_priority::{
+        RealtimeThreadSchedulePolicy, ThreadPriority, ThreadPriorityValue, ThreadSchedulePolicy,
+        set_thread_priority_and_policy, thread_native_id,
+    };
+    let busy = std::thread::spawn(move || {
+        let priority = ThreadPriorityValue::try_from(90u8).map_err(|error| format!("{error:?}"))?;
+        let fifo = ThreadSchedulePolicy::Realtime(RealtimeThreadSchedulePolicy::Fifo);
+        set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Crossplatform(priority), fifo)
+            .map_err(|error| format!("{error:?}"))?;
+        let until = now() + time.as_nanos() as u64;
+        while now() < until {}
+        Ok(())
+    });
+    busy.join().map_err(|_| "the burning thread died".to_owned())?
 }
 
 fn exchange(one: &str, other: &str) -> std::io::Result<()> {

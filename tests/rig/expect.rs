@@ -1,7 +1,7 @@
 //! What was expected against what was seen.
 
 use crate::agent::Told;
-use crate::scenario::{Back, Expect, Growth, Noticed, Scenario, Span, StreamExpect};
+use crate::scenario::{Back, Expect, Growth, Noticed, Scenario, Span, StreamExpect, Suite};
 use crate::seen::{Event, Frame, Seen};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -30,11 +30,17 @@ pub fn judge(scenario: &Scenario, seen: &Seen) -> Shown {
         wrong.push(format!("the log should have {text:?}"));
     }
     summaries(&scenario.expect, seen, wrong);
+    if scenario.known_picture {
+        known(scenario, seen, &mut shown);
+        return shown;
+    }
     let Some(began) = seen.began() else {
         wrong.push(format!("the program never ran; its log ends with {:?}", last_line(&seen.log)));
         return shown;
     };
     let settled = began + (scenario.expect.settle_s * 1e9) as u64;
+    // In real time, how much is lost is the host's affair, too.
+    let exact = scenario.suite != Suite::Two;
     let (mut others, mut missed) = (0, 0);
     let none = Vec::new();
     for stream in scenario.ids() {
@@ -42,12 +48,12 @@ pub fn judge(scenario: &Scenario, seen: &Seen) -> Shown {
         in_order(&stream, frames, wrong);
         let judged: Vec<_> = frames.iter().filter(|frame| frame.captured_ns >= settled).cloned().collect();
         if let Some(expect) = scenario.expect.streams.get(&stream) {
-            of_stream(&stream, expect, &judged, wrong);
+            of_stream(&stream, expect, &judged, exact, wrong);
         } else {
             let misses = judged.iter().filter(|frame| !frame.met()).count();
             others += judged.len();
             missed += misses;
-            if misses > 0 {
+            if misses > 0 && (exact || misses == judged.len()) {
                 wrong.push(format!(
                     "{stream}: all frames after the first {} s should be met; of {} were not: {}",
                     scenario.expect.settle_s,
@@ -64,11 +70,11 @@ pub fn judge(scenario: &Scenario, seen: &Seen) -> Shown {
     let firsts: Vec<_> =
         scenario.expect.noticed.iter().map(|noticed| of_event(noticed, seen, wrong)).collect();
     if let Some((event, after)) = firsts.into_iter().flatten().next() {
-        shown.noticed = format!("{} {}: {}", event.stream, event.state, event.cause);
+        shown.noticed = format!("{} {}: {}", event.about, event.state, short(&event.cause));
         shown.within = seconds(event.at_ns.saturating_sub(after));
-        let back = seen.events.iter().find(|later| later.at_ns > event.at_ns && later.stream == event.stream);
-        shown.healed =
-            back.map_or_else(|| "nothing".to_owned(), |back| format!("{} {}", back.stream, back.state));
+        let later = |later: &&Event| later.at_ns > event.at_ns && later.about == event.about;
+        let back = seen.events.iter().filter(later).rfind(|later| later.state != event.state);
+        shown.healed = back.map_or_else(String::new, |back| format!("{} {}", back.about, back.state));
     }
     scenario.expect.back.iter().for_each(|back| is_back(back, seen, wrong));
     let affected = scenario.expect.streams.keys().filter_map(|stream| seen.frames.get(stream));
@@ -94,7 +100,11 @@ fn told(scenario: &Scenario, seen: &Seen, wrong: &mut Vec<String>) {
             }
             Told::End { how, .. } => ends.push(how.clone()),
             Told::Boot { resets: seen, .. } => resets = *seen,
-            Told::Start { .. } | Told::Running { .. } | Told::Ready { .. } | Told::Sample { .. } => {}
+            Told::Start { .. }
+            | Told::Running { .. }
+            | Told::Ready { .. }
+            | Told::Sample { .. }
+            | Told::Known { .. } => {}
         }
     }
     let mut wanted = BTreeMap::<&str, u32>::new();
@@ -122,8 +132,12 @@ fn told(scenario: &Scenario, seen: &Seen, wrong: &mut Vec<String>) {
 /// The program's own account: it must add up, and say what the results say.
 fn summaries(expect: &Expect, seen: &Seen, wrong: &mut Vec<String>) {
     let mut copied = 0.0;
+    let mut lost_by = BTreeMap::<&str, f64>::new();
     for (start, summary) in &seen.summaries {
         copied += summary["copied_bytes"]["capture"].as_f64().unwrap_or(f64::NAN);
+        for (output, count) in summary["results_lost"].as_object().into_iter().flatten() {
+            *lost_by.entry(output).or_default() += count.as_f64().unwrap_or(f64::NAN);
+        }
         let lost = summary["results_lost"]["results"].as_u64().unwrap_or(0);
         for stream in summary["streams"].as_array().unwrap_or(&Vec::new()) {
             let id = stream["id"].as_str().unwrap_or("?");
@@ -151,6 +165,12 @@ fn summaries(expect: &Expect, seen: &Seen, wrong: &mut Vec<String>) {
             }
         }
     }
+    for (output, span) in &expect.lost {
+        let seen = lost_by.remove(output.as_str()).unwrap_or(0.0);
+        wrong.extend(unlike(&format!("results lost by {output}"), Some(*span), seen));
+    }
+    let rest = lost_by.into_iter().filter(|(_, count)| *count != 0.0);
+    wrong.extend(rest.map(|(output, count)| format!("{output} should lose no results; it lost {count}")));
     if !seen.summaries.is_empty() && !expect.copied_bytes.holds(copied) {
         wrong.push(format!("capture should copy {} bytes; it copied {copied}", expect.copied_bytes));
     }
@@ -159,6 +179,28 @@ fn summaries(expect: &Expect, seen: &Seen, wrong: &mut Vec<String>) {
 fn dropped(stream: &Value) -> BTreeMap<String, u64> {
     let dropped = stream["dropped"].as_object().into_iter().flatten();
     dropped.map(|(reason, count)| (reason.clone(), count.as_u64().unwrap_or(0))).collect()
+}
+
+/// Every camera's frames were the picture.
+fn known(scenario: &Scenario, seen: &Seen, shown: &mut Shown) {
+    let mut frames = 0;
+    for stream in scenario.ids() {
+        let found = seen.told.iter().find_map(|told| match told {
+            Told::Known { stream: of, frames, copied, .. } if *of == stream => Some((*frames, *copied)),
+            _ => None,
+        });
+        match found {
+            Some((same, copied)) => {
+                frames += same;
+                let what = format!("{stream}: bytes that capture copied");
+                shown.wrong.extend(unlike(&what, Some(scenario.expect.copied_bytes), copied as f64));
+            }
+            None => shown
+                .wrong
+                .push(format!("{stream}: its frames should be the known picture; nothing is known")),
+        }
+    }
+    shown.noticed = format!("{frames} frames bit for bit");
 }
 
 /// One record a frame, in the order of its stream.
@@ -174,7 +216,7 @@ fn in_order(stream: &str, frames: &[Frame], wrong: &mut Vec<String>) {
     }
 }
 
-fn of_stream(stream: &str, expect: &StreamExpect, frames: &[Frame], wrong: &mut Vec<String>) {
+fn of_stream(stream: &str, expect: &StreamExpect, frames: &[Frame], exact: bool, wrong: &mut Vec<String>) {
     let count = |outcome: &str| frames.iter().filter(|frame| frame.outcome == outcome).count() as f64;
     let latency = frames.iter().filter_map(|frame| frame.latency_us).max().unwrap_or(0);
     let checks = [
@@ -194,7 +236,7 @@ fn of_stream(stream: &str, expect: &StreamExpect, frames: &[Frame], wrong: &mut 
         let seen = dropped.remove(reason.as_str()).unwrap_or(0);
         wrong.extend(unlike(&format!("{stream}: dropped {reason}"), Some(*span), f64::from(seen)));
     }
-    let rest = dropped.into_iter();
+    let rest = dropped.into_iter().filter(|_| exact);
     wrong.extend(
         rest.map(|(reason, count)| format!("{stream}: dropped {reason} should be 0; it was {count}")),
     );
@@ -222,9 +264,9 @@ fn reasons(frames: &[Frame]) -> String {
 /// The event that was to come, and the instant from which it was to.
 fn of_event<'a>(noticed: &Noticed, seen: &'a Seen, wrong: &mut Vec<String>) -> Option<(&'a Event, u64)> {
     let after = seen.step(&noticed.after)?;
-    let later = || seen.events.iter().filter(|event| event.at_ns >= after && event.stream == noticed.stream);
+    let later = || seen.events.iter().filter(|event| event.at_ns >= after && event.about == noticed.about);
     let found = later().find(|event| event.state == noticed.state && event.cause.contains(&noticed.cause));
-    let what = format!("{} {} {:?} after {:?}", noticed.stream, noticed.state, noticed.cause, noticed.after);
+    let what = format!("{} {} {:?} after {:?}", noticed.about, noticed.state, noticed.cause, noticed.after);
     match found {
         Some(event) => {
             wrong.extend(unlike(&what, Some(noticed.within_s), (event.at_ns - after) as f64 / 1e9));
@@ -265,6 +307,13 @@ fn grown(growth: Growth, seen: &Seen, wrong: &mut Vec<String>) {
         let more = last[index] as f64 - first[index] as f64;
         wrong.extend(unlike(&format!("growth of {what} (from {})", first[index]), Some(span), more));
     }
+}
+
+/// A cause without the names of the stream and its device, which are said already.
+fn short(cause: &str) -> &str {
+    let cause =
+        cause.strip_prefix("stream `").and_then(|rest| Some(rest.split_once(": ")?.1)).unwrap_or(cause);
+    if cause.starts_with("/dev/") { cause.split_once(": ").map_or(cause, |(_, rest)| rest) } else { cause }
 }
 
 fn seconds(nanos: u64) -> String {

@@ -1,13 +1,16 @@
 //! The machine from its first instant to its last, in virtual time: the agent is the first process.
 
-use crate::agent::{self, Agent, Told};
-use crate::machine;
+use crate::agent::{self, Agent, PLUGINS, Told};
+use crate::known;
 use crate::scenario::{Scenario, Suite};
+use crate::unit;
 use nix::mount::{MsFlags, mount};
 use std::fs::{self, File};
 use std::io::Read;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, symlink};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
+use std::process::Command;
 
 /// What is written here goes home.
 const OUT: &str = "/out";
@@ -20,60 +23,132 @@ pub fn main() {
     agent::off();
 }
 
+/// What is left to do for a process of the machine that systemd has started.
+pub fn inside() {
+    let done = plan().and_then(|plan| serve(&plan));
+    if let Err(why) = done {
+        eprintln!("rig: {why}");
+    }
+    agent::off();
+}
+
 fn live() -> Result<(), String> {
     for (kind, folder) in [("devtmpfs", "/dev"), ("proc", "/proc"), ("sysfs", "/sys")] {
         mounted(kind, kind, folder, "")?;
     }
-    let plan = fs::read("/plan.json").map_err(|error| format!("/plan.json: {error}"))?;
-    let plan: Scenario = serde_json::from_slice(&plan).map_err(|error| format!("/plan.json: {error}"))?;
+    let plan = plan()?;
     let prepared = prepare(&plan);
-    mounted("tmpfs", "tmpfs", "/tmp", "")?;
-    mounted("tmpfs", "tmpfs", "/full", "size=1m")?;
-    mounted("tmpfs", "tmpfs", OUT, "")?;
-    let out = Path::new(OUT);
-    let mut agent = Agent::new(&plan, out).map_err(|error| format!("{OUT}: {error}"))?;
-    if let Err(why) = prepared.and_then(|()| scenario(&mut agent)) {
-        agent.broken(why);
+    if plan.service.systemd {
+        prepared?;
+        unit::install(Path::new("/"), &plan)?;
+        let failed = Command::new("/lib/systemd/systemd").arg("--unit=rig.target").exec();
+        return Err(format!("systemd: {failed}"));
     }
-    let _ = fs::write(out.join("kernel.log"), kernel_log());
-    agent::hand_home(out)
+    match prepared {
+        Ok(()) => serve(&plan),
+        Err(why) => told_broken(&plan, why),
+    }
 }
 
-/// Loads modules, and in real time goes over to the host's files: they are below, and what is written stays here.
+fn plan() -> Result<Scenario, String> {
+    let plan = fs::read("/plan.json").map_err(|error| format!("/plan.json: {error}"))?;
+    serde_json::from_slice(&plan).map_err(|error| format!("/plan.json: {error}"))
+}
+
+/// Modules, disk, places to write; in real time over to the host's files: they lie below, what is written stays here.
 fn prepare(plan: &Scenario) -> Result<(), String> {
-    for module in &plan.machine.modules {
-        agent::load(module, "")?;
+    plan.modules().iter().try_for_each(|module| agent::load(module, ""))?;
+    if plan.suite == Suite::Two {
+        switch()?;
     }
-    if plan.suite != Suite::Two {
-        return Ok(());
+    mounted("tmpfs", "tmpfs", "/full", "size=1m")?;
+    if plan.machine.disk {
+        mounted("/dev/vda", "ext4", "/disk", "")?;
+        for (folder, at) in [("/disk/out", OUT), ("/disk/ocelli", "/var/lib/ocelli")] {
+            fs::create_dir_all(folder).map_err(|error| format!("{folder}: {error}"))?;
+            bound(folder, at)?;
+        }
+    } else {
+        mounted("tmpfs", "tmpfs", OUT, "")?;
     }
-    for module in machine::SHARING {
-        agent::load(module, "")?;
-    }
+    mounted("tmpfs", "tmpfs", "/tmp", "")
+}
+
+/// Makes the host's files the root.
+fn switch() -> Result<(), String> {
     mounted("host", "9p", "/host", "trans=virtio,version=9p2000.L,ro,cache=loose,msize=524288")?;
     mounted("tmpfs", "tmpfs", "/written", "")?;
     for folder in ["/written/upper", "/written/work"] {
         fs::create_dir(folder).map_err(|error| format!("{folder}: {error}"))?;
     }
     mounted("root", "overlay", "/root", "lowerdir=/host,upperdir=/written/upper,workdir=/written/work")?;
-    for folder in ["/dev", "/proc", "/sys", "/board", "/models", "/modules", "/usr/local/bin"] {
-        let target = format!("/root{folder}");
-        fs::create_dir_all(&target).map_err(|error| format!("{target}: {error}"))?;
-        mount(Some(folder), target.as_str(), None::<&str>, MsFlags::MS_BIND, None::<&str>)
-            .map_err(|error| format!("{target}: {error}"))?;
+    for folder in ["/board", "/models", "/modules", "/system", "/usr/local/bin", "/dev", "/proc", "/sys"] {
+        bound(folder, &format!("/root{folder}"))?;
     }
+    fs::copy("/plan.json", "/root/plan.json").map_err(|error| format!("/plan.json: {error}"))?;
     fs::create_dir_all("/root/state").map_err(|error| format!("/state: {error}"))?;
-    rustix::process::chroot("/root").map_err(|error| format!("the host's files: {error}"))?;
-    std::env::set_current_dir("/").map_err(|error| format!("the host's files: {error}"))
+    plugins()?;
+    let failed = |what: &str, error: &dyn std::fmt::Display| format!("the host's files ({what}): {error}");
+    std::env::set_current_dir("/root").map_err(|error| failed("chdir", &error))?;
+    mount(Some("."), "/", None::<&str>, MsFlags::MS_MOVE, None::<&str>)
+        .map_err(|error| failed("move", &error))?;
+    rustix::process::chroot(".").map_err(|error| failed("chroot", &error))?;
+    std::env::set_current_dir("/").map_err(|error| failed("chdir", &error))
+}
+
+/// Links to the few plugins of GStreamer that scenarios need: looking through all of them takes a minute here.
+fn plugins() -> Result<(), String> {
+    let there = "/usr/lib/x86_64-linux-gnu/gstreamer-1.0";
+    let failed = |error: std::io::Error| format!("GStreamer's plugins: {error}");
+    fs::create_dir_all(format!("/root{PLUGINS}")).map_err(failed)?;
+    for name in ["app", "coreelements", "video4linux2", "videoconvertscale", "videoconvert"] {
+        let plugin = format!("libgst{name}.so");
+        if Path::new("/root").join(&there[1..]).join(&plugin).exists() {
+            symlink(format!("{there}/{plugin}"), format!("/root{PLUGINS}/{plugin}")).map_err(failed)?;
+        }
+    }
+    Ok(())
+}
+
+/// The scenario, and home.
+fn serve(plan: &Scenario) -> Result<(), String> {
+    let out = Path::new(OUT);
+    let mut agent = Agent::new(plan, out).map_err(|error| format!("{OUT}: {error}"))?;
+    if let Err(why) = scenario(&mut agent) {
+        agent.broken(why);
+    }
+    let _ = fs::write(out.join("kernel.log"), kernel_log());
+    agent::hand_home(out)
+}
+
+fn told_broken(plan: &Scenario, why: String) -> Result<(), String> {
+    mounted("tmpfs", "tmpfs", OUT, "")?;
+    Agent::new(plan, Path::new(OUT)).map_err(|error| format!("{OUT}: {error}"))?.broken(why);
+    agent::hand_home(Path::new(OUT))
 }
 
 fn scenario(agent: &mut Agent) -> Result<(), String> {
     agent.plug_in()?;
-    agent.tell(&Told::Boot { at_ns: agent::now(), resets: 0 });
-    agent.run()
+    let account = fs::read_to_string(agent.out.join("agent.jsonl")).unwrap_or_default();
+    let resets = account.lines().filter(|line| line.contains("\"type\":\"boot\"")).count() as u32;
+    agent.tell(&Told::Boot { at_ns: agent::now(), resets });
+    if agent.plan.known_picture {
+        known::check(agent)
+    } else if agent.plan.service.systemd {
+        unit::run(agent, resets)
+    } else {
+        agent.run(resets)
+    }
 }
 
-pub fn mounted(what: &str, kind: &str, folder: &str, options: &str) -> Result<(), String> {
+fn bound(folder: &str, at: &str) -> Result<(), String> {
+    let failed = |error: &dyn std::fmt::Display| format!("{at}: {error}");
+    fs::create_dir_all(at).map_err(|error| failed(&error))?;
+    mount(Some(folder), at, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>)
+        .map_err(|error| failed(&error))
+}
+
+fn mounted(what: &str, kind: &str, folder: &str, options: &str) -> Result<(), String> {
     fs::create_dir_all(folder).map_err(|error| format!("{folder}: {error}"))?;
     mount(Some(what), folder, Some(kind), MsFlags::empty(), Some(options))
         .map_err(|error| format!("{folder}: {error}"))

@@ -19,8 +19,6 @@ pub struct Parts {
     pub root: PathBuf,
 }
 
-/// Kernel modules with which a machine sees the host's files.
-pub const SHARING: [&str; 4] = ["virtio_pci", "9p", "9pnet_virtio", "overlay"];
 /// End of a signed kernel module.
 const SIGNED: &[u8] = b"~Module signature appended~\n";
 
@@ -34,7 +32,9 @@ impl Parts {
         fs::create_dir_all(folder).map_err(failed)?;
         self.initial(scenario, &folder.join("initrd"))?;
         let ended = self.boot(scenario, folder);
-        let _ = fs::remove_file(folder.join("initrd"));
+        for large in ["initrd", "disk"] {
+            let _ = fs::remove_file(folder.join(large));
+        }
         ended?;
         let home = fs::read(folder.join("home")).map_err(failed)?;
         for (name, bytes) in archive::files(&home)? {
@@ -50,7 +50,7 @@ impl Parts {
         let mut archive = Archive::new(BufWriter::new(File::create(path).map_err(failed)?));
         let own = std::env::current_exe().map_err(failed)?;
         let programs = [
-            ("init", own),
+            ("usr/local/bin/rig", own),
             ("usr/local/bin/ocelli", self.ocelli.clone()),
             ("usr/bin/v4l2-ctl", found("v4l2-ctl")?),
         ];
@@ -68,6 +68,10 @@ impl Parts {
         for name in ["person-ssdlite.int8.toml", "person-ssdlite.int8.onnx", "base/person-ssdlite.toml"] {
             archive.copy(&format!("models/{name}"), &models.join(name)).map_err(failed)?;
         }
+        let system = self.root.join("boards/system");
+        for name in ["ocelli@.service", "ocelli.conf"] {
+            archive.copy(&format!("system/{name}"), &system.join(name)).map_err(failed)?;
+        }
         let board = scenario.board_text("/models/person-ssdlite.int8.toml")?;
         archive.file("board/test.toml", 0o644, board.as_bytes()).map_err(failed)?;
         let plan = serde_json::to_vec(scenario).map_err(|error| error.to_string())?;
@@ -83,13 +87,8 @@ impl Parts {
     ) -> Result<(), String> {
         let failed = |error: std::io::Error| format!("kernel modules: {error}");
         let mut there = BTreeSet::new();
-        let shared: &[&str] = if scenario.suite == Suite::Two { &SHARING } else { &[] };
         let fixed = ["vivid", "virtio_pci", "virtio_console"];
-        for module in fixed
-            .into_iter()
-            .chain(shared.iter().copied())
-            .chain(scenario.machine.modules.iter().map(String::as_str))
-        {
+        for module in fixed.into_iter().chain(scenario.modules()) {
             let files = self.needed_modules(module)?;
             let names: Vec<_> = files.iter().map(|file| stem(file)).collect();
             for (file, name) in files.iter().zip(&names) {
@@ -168,17 +167,33 @@ impl Parts {
                 .args(["-device", "virtio-9p-pci,fsdev=host,mount_tag=host"]),
         };
         qemu.args(["-cpu", "max,-rdrand,-rdseed", "-m", &scenario.machine.memory_mb.to_string()]);
-        qemu.args(["-nographic", "-nodefaults", "-no-reboot"]);
+        qemu.args(["-nographic", "-nodefaults"]);
+        // One that panics would start again for ever; a watchdog's reset is meant to.
+        let panic = if scenario.machine.watchdog {
+            qemu.args(["-device", "i6300esb", "-action", "watchdog=reset"]);
+            "panic=0"
+        } else {
+            qemu.arg("-no-reboot");
+            "panic=-1"
+        };
+        if scenario.machine.disk {
+            let disk = folder.join("disk");
+            formatted(&disk)?;
+            qemu.arg("-drive").arg(format!("file={},format=raw,if=virtio", disk.display()));
+        }
         qemu.arg("-chardev").arg(format!("file,id=console,path={}", folder.join("console").display()));
         qemu.args(["-serial", "chardev:console", "-device", "virtio-serial-pci"]);
         qemu.arg("-chardev").arg(format!("file,id=home,path={}", folder.join("home").display()));
         qemu.args(["-device", "virtserialport,chardev=home,name=out"]);
         qemu.arg("-kernel").arg(self.kernel.join("vmlinux")).arg("-initrd").arg(folder.join("initrd"));
-        qemu.args([
-            "-append",
-            "console=ttyS0 quiet panic=-1 preempt=full mitigations=off nokaslr norandmaps cryptomgr.notests tsc=reliable \
-             no_timer_check initcall_blacklist=init_kprobe_trace,load_system_certificate_list",
-        ]);
+        let arguments = "console=ttyS0 quiet rdinit=/usr/local/bin/rig mitigations=off nokaslr norandmaps preempt=full \
+            cryptomgr.notests initcall_blacklist=init_kprobe_trace,load_system_certificate_list";
+        // In virtual time the processor's counter is exact; in real time a busy host spoils how it is measured.
+        let clock = match scenario.suite {
+            Suite::One | Suite::Soak => "tsc=reliable no_timer_check",
+            Suite::Two => "tsc=unstable clocksource=acpi_pm",
+        };
+        qemu.arg("-append").arg(format!("{arguments} {clock} {panic}"));
         let errors = File::create(folder.join("qemu")).map_err(|error| format!("qemu: {error}"))?;
         qemu.stdin(Stdio::null()).stdout(Stdio::null()).stderr(errors);
         let mut machine = qemu.spawn().map_err(|error| format!("qemu-system-x86_64: {error}"))?;
@@ -203,6 +218,16 @@ fn accelerator() -> &'static str {
     let helps = (module("kvm_amd") || module("kvm_intel")) && !module("kvm_pvm");
     let allowed = File::options().read(true).write(true).open("/dev/kvm").is_ok();
     if helps && allowed { "kvm" } else { "tcg,thread=multi" }
+}
+
+/// An empty disk.
+fn formatted(path: &Path) -> Result<(), String> {
+    let failed = |error: std::io::Error| format!("{}: {error}", path.display());
+    File::create(path).and_then(|file| file.set_len(256 << 20)).map_err(failed)?;
+    let made =
+        Command::new(found("mke2fs")?).args(["-q", "-t", "ext4", "-F"]).arg(path).output().map_err(failed)?;
+    let said = || format!("mke2fs: {}", String::from_utf8_lossy(&made.stderr).trim());
+    made.status.success().then_some(()).ok_or_else(said)
 }
 
 /// What went wrong, and the last that QEMU and the machine said.

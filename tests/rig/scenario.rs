@@ -32,6 +32,9 @@ pub struct Scenario {
     /// Anything else of the board.
     #[serde(default)]
     pub board: toml::Table,
+    /// In place of the program: known pictures are sent to every camera, and must reach the pool as they are.
+    #[serde(default)]
+    pub known_picture: bool,
     #[serde(default)]
     pub service: Service,
     /// What happens, in the order of time.
@@ -87,6 +90,19 @@ impl Default for Machine {
     }
 }
 
+impl Scenario {
+    /// Kernel modules beside those of cameras, and of what the host is told through.
+    pub fn modules(&self) -> Vec<&str> {
+        let of = |there: bool, modules: &'static [&'static str]| if there { modules } else { &[] };
+        // A machine sees the host's files through 9p, below a layer of its own.
+        let shared = of(self.suite == Suite::Two, &["virtio_pci", "9p", "9pnet_virtio", "overlay"]);
+        let watchdog = of(self.machine.watchdog, &["i6300esb"]);
+        let disk = of(self.machine.disk, &["virtio_pci", "virtio_blk", "ext4"]);
+        let fixed = [shared, watchdog, disk].concat();
+        fixed.into_iter().chain(self.machine.modules.iter().map(String::as_str)).collect()
+    }
+}
+
 /// Cameras of the driver vivid, under one device of the system.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -98,6 +114,10 @@ pub struct Bus {
     pub multiplanar: bool,
     /// With an output whose pictures the cameras see.
     pub output: bool,
+    /// Cameras without a stream of their own.
+    pub idle: bool,
+    /// They have the size of their input, and no other.
+    pub fixed_size: bool,
     /// Controls that are set when it appears, beside those of [`Bus::controls`].
     pub controls: BTreeMap<String, i64>,
 }
@@ -109,6 +129,8 @@ impl Default for Bus {
             input: Input::Webcam,
             multiplanar: false,
             output: false,
+            idle: false,
+            fixed_size: false,
             controls: BTreeMap::new(),
         }
     }
@@ -133,7 +155,8 @@ impl Bus {
     pub fn parameters(&self) -> String {
         let each = |value: &str| vec![value; self.cameras].join(",");
         format!(
-            "n_devs={} node_types={} num_inputs={} input_types={} num_outputs={} output_types={} multiplanar={}",
+            "n_devs={} node_types={} num_inputs={} input_types={} num_outputs={} output_types={} multiplanar={} \
+             ccs_cap_mode={}",
             self.cameras,
             each(if self.output { "0x101" } else { "0x1" }),
             each("1"),
@@ -141,6 +164,7 @@ impl Bus {
             each(if self.output { "1" } else { "0" }),
             each("1"),
             each(if self.multiplanar { "2" } else { "1" }),
+            each(if self.fixed_size { "0" } else { "-1" }),
         )
     }
 
@@ -158,13 +182,15 @@ impl Bus {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Service {
+    /// The real one: systemd, with the project's unit; in real time only.
+    pub systemd: bool,
     /// Whether it is started again when it ends by itself.
     pub restart: bool,
     /// Whether the accelerator's profile is measured and kept before the first start.
     pub profile: bool,
     /// Further arguments of `ocelli run`.
     pub arguments: Vec<String>,
-    /// Kill it (SIGABRT) when it gives no sign of life for this long.
+    /// Kill it (SIGABRT) when it gives no sign of life for this long. Of systemd without it: what the unit says.
     pub watchdog_s: Option<f64>,
     /// Read memory, files and threads this often.
     pub sample_s: Option<f64>,
@@ -172,7 +198,14 @@ pub struct Service {
 
 impl Default for Service {
     fn default() -> Self {
-        Self { restart: false, profile: true, arguments: Vec::new(), watchdog_s: None, sample_s: None }
+        Self {
+            systemd: false,
+            restart: false,
+            profile: true,
+            arguments: Vec::new(),
+            watchdog_s: None,
+            sample_s: None,
+        }
     }
 }
 
@@ -230,6 +263,10 @@ pub enum Act {
     Wedge(String),
     /// Hangs up.
     Unwedge(String),
+    /// Takes the processor from everybody, as a storm of interrupts does.
+    Burn { ms: u64 },
+    /// The service manager, and with it everything, stands still for good.
+    CrashManager {},
     /// Runs a program of the machine, which must succeed; `"a0"` in its arguments is the camera's device.
     Run(Vec<String>),
 }
@@ -271,7 +308,7 @@ pub struct Expect {
     pub copied_bytes: Span,
     /// Frames captured in the first so many seconds are not judged, but for their order and their sums.
     pub settle_s: f64,
-    /// Streams to which something happens. All others must have every frame met.
+    /// Streams to which something happens. All others must have every frame met, in virtual time; in real time, some.
     pub streams: BTreeMap<String, StreamExpect>,
     /// Who notices what.
     pub noticed: Vec<Noticed>,
@@ -283,6 +320,8 @@ pub struct Expect {
     pub growth: Option<Growth>,
     /// How often the machine was reset.
     pub resets: u32,
+    /// Results that outputs lost, by output. One that is not named must lose none.
+    pub lost: BTreeMap<String, Span>,
 }
 
 impl Default for Expect {
@@ -297,12 +336,13 @@ impl Default for Expect {
             log: Vec::new(),
             growth: None,
             resets: 0,
+            lost: BTreeMap::new(),
         }
     }
 }
 
 /// Of one stream, of what was captured after the first seconds, over all starts of the program. What is not said is free, but for drops: a reason that is
-/// not named must not occur.
+/// not named must not occur, in virtual time.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct StreamExpect {
@@ -315,12 +355,16 @@ pub struct StreamExpect {
     pub outage_s: Option<Span>,
 }
 
-/// An event in the results after a step.
+/// An event in the results.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Noticed {
+    /// The step after which; without it the start of the run.
+    #[serde(default)]
     pub after: String,
-    pub stream: String,
+    /// The stream, or what the supervisor intervened in: `capture a0`, `thread pub`...
+    pub about: String,
+    /// The stream's new state, or what was done.
     pub state: String,
     /// What its cause must have in it.
     #[serde(default)]
@@ -374,20 +418,21 @@ impl Scenario {
         if ids.is_empty() {
             return Err("there is no camera and no stream".to_owned());
         }
-        let steps: Vec<_> = self.steps.iter().map(|step| step.name.as_str()).collect();
         let expect = &self.expect;
-        let noticed = expect.noticed.iter().map(|noticed| (&noticed.after, &noticed.stream));
-        let back = expect.back.iter().map(|back| (&back.after, &back.stream));
-        for (after, stream) in noticed.chain(back) {
-            if !steps.contains(&after.as_str()) {
+        let after = expect.noticed.iter().map(|noticed| &noticed.after);
+        for after in after.chain(expect.back.iter().map(|back| &back.after)) {
+            if !after.is_empty() && !self.steps.iter().any(|step| step.name == *after) {
                 return Err(format!("no step is named {after:?}"));
             }
-            if !ids.contains(stream) {
-                return Err(format!("no stream is {stream:?}"));
-            }
+        }
+        if let Some(back) = expect.back.iter().find(|back| !ids.contains(&back.stream)) {
+            return Err(format!("no stream is {:?}", back.stream));
         }
         if let Some(stream) = expect.streams.keys().find(|stream| !ids.contains(stream)) {
             return Err(format!("no stream is {stream:?}"));
+        }
+        if self.service.systemd && self.suite != Suite::Two {
+            return Err("systemd needs suite two".to_owned());
         }
         if !self.steps.is_sorted_by(|one, next| one.at <= next.at) {
             return Err("the steps are not in the order of time".to_owned());
@@ -405,7 +450,7 @@ impl Scenario {
 
     /// Names of all streams: cameras first.
     pub fn ids(&self) -> Vec<String> {
-        let buses = self.machine.buses.iter().zip('a'..);
+        let buses = self.machine.buses.iter().zip('a'..).filter(|(bus, _)| !bus.idle);
         let cameras =
             buses.flat_map(|(bus, letter)| (0..bus.cameras).map(move |camera| format!("{letter}{camera}")));
         let mut ids: Vec<_> = cameras.collect();
@@ -434,7 +479,10 @@ impl Scenario {
         for id in self.ids() {
             let mut stream = defaults.clone();
             stream.insert("id".to_owned(), id.clone().into());
-            if self.camera(&id).is_some() {
+            let of_its_own = |said: &toml::Table| {
+                name(said) == id && said.get("source").is_some_and(|source| source.get("type").is_some())
+            };
+            if self.camera(&id).is_some() && !self.streams.iter().any(of_its_own) {
                 let source = [("type", "v4l2"), ("device", id.as_str())];
                 let source: toml::Table =
                     source.into_iter().map(|(key, value)| (key.to_owned(), value.into())).collect();

@@ -17,6 +17,9 @@ pub struct Seen {
     /// Summaries by the number of the start.
     pub summaries: BTreeMap<usize, Value>,
     pub log: String,
+    /// How far the monotonic clock is behind the wall clock, in the first results.
+    behind_ns: Option<i64>,
+    resets: u32,
 }
 
 /// The end of a frame.
@@ -33,13 +36,42 @@ pub struct Frame {
     pub reason: Option<String>,
 }
 
-/// A change of a stream's state.
-#[derive(Clone, Debug, Deserialize)]
+/// A change of a stream's state, or something that the supervisor saw or did.
+#[derive(Clone, Debug)]
 pub struct Event {
-    pub stream: String,
+    /// The stream, or what the supervisor is about: `capture a0`.
+    pub about: String,
     pub at_ns: u64,
     pub state: String,
     pub cause: String,
+}
+
+#[derive(Deserialize)]
+struct Changed {
+    stream: String,
+    at_ns: u64,
+    state: String,
+    cause: String,
+}
+
+#[derive(Deserialize)]
+struct Intervened {
+    at_ns: u64,
+    scope: String,
+    subject: String,
+    action: String,
+    cause: String,
+}
+
+#[derive(Deserialize)]
+struct Header {
+    clock: Clock,
+}
+
+#[derive(Deserialize)]
+struct Clock {
+    monotonic_ns: i64,
+    wall_ns: i64,
 }
 
 #[derive(Deserialize)]
@@ -57,10 +89,14 @@ impl Seen {
     /// Reads what lies in `folder`.
     pub fn read(folder: &Path) -> Result<Self, String> {
         let mut seen = Self { log: text(&folder.join("log")), ..Self::default() };
+        // A service's, of each time that the machine came up.
+        (0..8).for_each(|resets| seen.log.push_str(&text(&folder.join(format!("log.{resets}")))));
         for line in text(&folder.join("agent.jsonl")).lines() {
             seen.told
                 .push(serde_json::from_str(line).map_err(|error| format!("agent.jsonl: {error}: {line}"))?);
         }
+        let boots = seen.told.iter().filter(|told| matches!(told, Told::Boot { .. })).count();
+        seen.resets = boots.saturating_sub(1) as u32;
         let starts = seen.told.iter().filter(|told| matches!(told, Told::Start { .. })).count();
         for start in 1..=starts {
             seen.results(start, &text(&folder.join(format!("results.{start}.jsonl"))))?;
@@ -77,16 +113,34 @@ impl Seen {
 
     fn results(&mut self, start: usize, text: &str) -> Result<(), String> {
         let whole = text.rsplit_once('\n').map_or("", |(whole, _cut)| whole);
+        let mut shift = 0;
         for line in whole.lines() {
             let failed = |error: serde_json::Error| format!("results.{start}.jsonl: {error}: {line}");
+            if line.starts_with("{\"v\":1,\"type\":\"header\"") {
+                let Header { clock } = serde_json::from_str(line).map_err(failed)?;
+                let behind = clock.wall_ns - clock.monotonic_ns;
+                // After a reset the clock has begun anew: what it says is made to go on.
+                if self.resets > 0 {
+                    shift = behind - *self.behind_ns.get_or_insert(behind);
+                }
+            }
+            let on = |ns: u64| ns.saturating_add_signed(shift);
             // Keys stand in a fixed order, so the kind is found without reading the whole line.
             if line.starts_with("{\"v\":1,\"type\":\"frame\"") {
                 let stream: OfStream = serde_json::from_str(line).map_err(failed)?;
                 let mut frame: Frame = serde_json::from_str(line).map_err(failed)?;
                 frame.start = start;
+                (frame.captured_ns, frame.finished_ns) = (on(frame.captured_ns), on(frame.finished_ns));
                 self.frames.entry(stream.stream).or_default().push(frame);
             } else if line.starts_with("{\"v\":1,\"type\":\"event\"") {
-                self.events.push(serde_json::from_str(line).map_err(failed)?);
+                let Changed { stream: about, at_ns, state, cause } =
+                    serde_json::from_str(line).map_err(failed)?;
+                self.events.push(Event { about, at_ns: on(at_ns), state, cause });
+            } else if line.starts_with("{\"v\":1,\"type\":\"supervision\"") {
+                let Intervened { at_ns, scope, subject, action, cause } =
+                    serde_json::from_str(line).map_err(failed)?;
+                let about = format!("{scope} {subject}");
+                self.events.push(Event { about, at_ns: on(at_ns), state: action, cause });
             }
         }
         Ok(())
@@ -100,8 +154,11 @@ impl Seen {
         })
     }
 
-    /// When the step of this name was begun, the first time.
+    /// When the step of this name was begun, the first time; without a name, when the run began.
     pub fn step(&self, wanted: &str) -> Option<u64> {
+        if wanted.is_empty() {
+            return self.began();
+        }
         self.told.iter().find_map(|told| match told {
             Told::Step { at_ns, name, .. } if name == wanted => Some(*at_ns),
             _ => None,

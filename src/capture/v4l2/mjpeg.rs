@@ -54,6 +54,8 @@ pub struct Mjpeg {
     next_ticket: u64,
     /// Images that came back.
     returned: usize,
+    /// What was handed over has been given up, so nobody waits for the decoder.
+    abandoned: bool,
 }
 
 /// What both threads touch. `waiting` is filled by the capture thread, and emptied by whoever swaps first; the
@@ -129,7 +131,18 @@ impl Mjpeg {
             .map_err(|error| failed(&error, "end programs that are not needed, or raise TasksMax"))?;
         let copies = resources.copies.clone();
         let (order, thread) = (Order::default(), Some(thread));
-        Ok(Self { id, layout, shared, thread, copies, spare, order, next_ticket: 0, returned: 0 })
+        Ok(Self {
+            id,
+            layout,
+            shared,
+            thread,
+            copies,
+            spare,
+            order,
+            next_ticket: 0,
+            returned: 0,
+            abandoned: false,
+        })
     }
 
     /// Layout of the frames.
@@ -141,6 +154,7 @@ impl Mjpeg {
     /// Hands an image over, which is copied. Never waits.
     pub fn submit(&mut self, image: &[u8], sequence: u64, captured: Instant) {
         self.collect();
+        self.abandoned = false;
         let lost = |reason| Lost { sequence, count: 1, captured, reason };
         if !self.order.has_room() {
             return self.order.lose(lost(DropReason::QueueFull));
@@ -183,7 +197,8 @@ impl Mjpeg {
                 Told::Lost(lost) => Next::Lost(lost),
             });
         }
-        self.thread.as_ref().is_none_or(JoinHandle::is_finished).then(|| {
+        let dead = self.thread.as_ref().is_none_or(JoinHandle::is_finished);
+        (dead && !self.abandoned).then(|| {
             let what = format!("stream `{}`: the thread that decodes its JPEG images has died", self.id);
             Next::Failed(SourceError::new(what, "tell it to ocelli's developers, with the log"))
         })
@@ -197,6 +212,7 @@ impl Mjpeg {
             let _ = self.spare.push(waiting);
         }
         self.order.abandon(reason);
+        self.abandoned = true;
     }
 
     /// Takes back what the decoder is done with.

@@ -287,14 +287,5 @@ fn find_outputs(session: &Session, decoder: &Decoder) -> Result<Vec<Output>, Str
         }
         Ok(Output { position, row: 0 })
     };
-    decoder.outputs().into_iter().zip(ranks(decoder)).map(find).collect()
-}
-
-/// How many dimensions each of the decoder's outputs may have, as [`Decoder`] documents them.
-fn ranks(decoder: &Decoder) -> Vec<RangeInclusive<usize>> {
-    match decoder {
-        Decoder::Ssd { .. } => vec![3..=4, 3..=3],
-        Decoder::Yolo { .. } => vec![3..=3],
-        Decoder::Classification { .. } => vec![2..=2],
-    }
+    decoder.outputs().into_iter().zip(decoder.ranks()).map(find).collect()
 }

@@ -2,8 +2,8 @@
 //!
 //! # The arithmetic
 //! Exact integers up to the last step, so that any implementation that follows these lines makes the same bits:
-//! `scripts/reference/preprocess.py` does in NumPy, and a GPU kernel has to. `>>` rounds down. All values below
-//! fit 16 signed bits (the blue and red sums before their clamp fit 17), every product 32.
+//! `scripts/reference/preprocess.py` does in NumPy, and `cpp/kernels/preprocess.h` on GPUs. `>>` rounds down. All
+//! values below fit 16 signed bits (the blue and red sums before their clamp fit 17), every product 32.
 //!
 //! A **value** `p` is a pixel value with 6 fraction bits: 64 to a level, 0 to 16320 (255 * 64). A **weight** has 15
 //! fraction bits. Scaling a value by a weight rounds half up:

@@ -1,0 +1,175 @@
+//! From a model to a plan with its passport.
+
+use super::library::{BuildOptions, Element, Extent, IoTensor, Library};
+use super::passport::{Key, Passport, sha256, write};
+use super::signature::{self, Tensor};
+use super::{Progress, passport};
+use crate::infer::InferError;
+use crate::model::Model;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// What a plan is to be built for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// The device in this machine of this name and compute capability.
+    Here {
+        /// The device's name.
+        device: String,
+        /// Major version * 10 + minor.
+        capability: i32,
+    },
+    /// Devices of these compute capabilities, wherever they are. Only TensorRT-RTX can.
+    Capabilities(Vec<i32>),
+}
+
+/// How a plan is to be built.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// What for.
+    pub target: Target,
+    /// Largest batch.
+    pub max_batch: u16,
+    /// Device memory that layers may use beside weights and activations.
+    pub workspace_mib: u64,
+    /// The builder's optimization level, 0 to 5; its own choice without.
+    pub level: Option<u8>,
+    /// The DLA to build for.
+    pub dla_core: Option<u8>,
+}
+
+impl Request {
+    /// The key of `model`'s plan.
+    #[must_use]
+    pub fn key(&self, library: &Library, model: &Model) -> Key {
+        let (device, capabilities) = match &self.target {
+            Target::Here { device, capability } => (device.clone(), vec![*capability]),
+            Target::Capabilities(capabilities) => ("not here".to_owned(), capabilities.clone()),
+        };
+        Key {
+            model: model.id.clone(),
+            network: model.sha256.clone(),
+            precision: model.precision.clone(),
+            tensorrt: library.version().to_string(),
+            device,
+            capabilities,
+            dla_core: self.dla_core,
+            max_batch: self.max_batch,
+            workspace_mib: self.workspace_mib,
+            level: self.level,
+        }
+    }
+}
+
+impl From<IoTensor> for Tensor {
+    fn from(tensor: IoTensor) -> Self {
+        let element = match tensor.element {
+            Element::F32 => "f32",
+            Element::F16 => "f16",
+            Element::I8 => "i8",
+            Element::U8 => "u8",
+            Element::I32 => "i32",
+            Element::Bool => "bool",
+            _ => "other",
+        };
+        Self { name: tensor.name, input: tensor.input, element: element.to_owned(), shape: tensor.shape }
+    }
+}
+
+/// Builds `model`'s plan and keeps it in `folder` with its passport. What was learned about layers' times is kept there
+/// too, and shortens later builds.
+///
+/// # Errors
+/// The network can't be read, is not as its manifest says, or can't be built; or the plan can't be kept.
+pub fn build(
+    library: &Library,
+    model: &Model,
+    request: &Request,
+    folder: &Path,
+    built_by: &str,
+    progress: &Progress,
+) -> Result<(PathBuf, Passport), InferError> {
+    let bad = |what: String| InferError::Model { model: model.id.clone(), file: model.file.clone(), what };
+    let begun = Instant::now();
+    let onnx = fs::read(&model.file).map_err(|why| bad(format!("can't read the file: {why}")))?;
+    if onnx.is_empty() {
+        return Err(bad("the file is empty (0 bytes); fetch it again".to_owned()));
+    }
+    if sha256(&onnx) != model.sha256 {
+        return Err(bad("it is not the file whose SHA-256 the manifest has".to_owned()));
+    }
+    let network = library.parse(&onnx, &model.file).map_err(&bad)?;
+    let tensors: Vec<Tensor> = network.tensors().map_err(&bad)?.into_iter().map(Tensor::from).collect();
+    let fixed = signature::check(&tensors, model).map_err(&bad)?;
+    if let Some(size) = fixed.filter(|&size| size > request.max_batch) {
+        return Err(bad(format!(
+            "its batch size is fixed to {size}, more than the board's max_batch {}; raise max_batch or export the \
+             model with a dynamic first dimension",
+            request.max_batch
+        )));
+    }
+    let key = request.key(library, model);
+    let learned = folder.join(format!(
+        "timing-{}.cache",
+        &sha256(format!("{} {}", key.tensorrt, key.device).as_bytes())[..12]
+    ));
+    let options = options(model, request, &tensors, fs::read(&learned).unwrap_or_default());
+    let built = network.build(&options, progress).map_err(&bad)?;
+    let path = folder.join(key.file());
+    let seconds = begun.elapsed().as_secs_f64();
+    let passport = Passport::new(key, &built.plan, tensors, built.layers, seconds, built_by.to_owned());
+    passport.keep(&path, &built.plan).map_err(InferError::System)?;
+    if !built.timing_cache.is_empty() && built.timing_cache != options.timing_cache {
+        write(&learned, &built.timing_cache).map_err(InferError::System)?;
+    }
+    Ok((path, passport))
+}
+
+fn options(model: &Model, request: &Request, tensors: &[Tensor], timing_cache: Vec<u8>) -> BuildOptions {
+    let [a, b, c] = signature::dimensions(&model.input);
+    let open = tensors.iter().any(|tensor| tensor.input && tensor.shape.contains(&-1));
+    let fixed = tensors.iter().find(|tensor| tensor.input).and_then(|input| input.shape.first()).copied();
+    let batch = |size: i64| vec![fixed.filter(|&size| size > 0).unwrap_or(size), a, b, c];
+    let most = i64::from(request.max_batch);
+    let extents = if open {
+        vec![Extent {
+            profile: 0,
+            tensor: model.input.tensor.clone(),
+            least: batch(1),
+            best: batch(most),
+            most: batch(most),
+        }]
+    } else {
+        Vec::new()
+    };
+    BuildOptions {
+        profiles: u32::from(open),
+        extents,
+        workspace: usize::try_from(request.workspace_mib << 20).unwrap_or(usize::MAX),
+        level: request.level.map_or(-1, i32::from),
+        half: model.precision == "fp16",
+        quantized: model.precision == "int8",
+        dla_core: request.dla_core.map_or(-1, i32::from),
+        capabilities: match &request.target {
+            Target::Here { .. } => Vec::new(),
+            Target::Capabilities(capabilities) => capabilities.clone(),
+        },
+        timing_cache,
+    }
+}
+
+/// Holds a kept plan to what it has to be, without loading it.
+///
+/// # Errors
+/// There is none for this, or it is broken, or the network is not as its manifest says.
+pub fn find(
+    library: &Library,
+    model: &Model,
+    request: &Request,
+    folder: &Path,
+) -> Result<(PathBuf, Passport), String> {
+    let found = passport::find(folder, &request.key(library, model))?;
+    signature::check(&found.1.tensors, model)?;
+    Ok(found)
+}

@@ -1,0 +1,146 @@
+//! A CUDA device: found at run time, its memory and its streams.
+#![allow(unsafe_code, reason = "the driver's interface")]
+
+use crate::infer::InferError;
+use cudarc::driver::sys::{self, CUdevice_attribute as Attribute};
+use cudarc::driver::{CudaContext, CudaStream, DriverError, result};
+use std::fmt;
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+/// Why the driver refused: its number, and its words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("CUDA: {0}")]
+pub struct CudaError(#[from] DriverError);
+
+/// A CUDA device with its primary context, which TensorRT uses too.
+#[derive(Clone, Debug)]
+pub struct Device {
+    context: Arc<CudaContext>,
+    /// Major version * 10 + minor.
+    pub capability: i32,
+    /// It shares its memory with the CPU: frames are read where they lie.
+    pub integrated: bool,
+}
+
+impl Device {
+    /// Opens the device of this number.
+    ///
+    /// # Errors
+    /// There is no driver, it does not start, or it has no such device.
+    pub fn open(number: u16) -> Result<Self, InferError> {
+        let unavailable = |what: String| {
+            InferError::Unavailable {
+            what,
+            remedy: "install NVIDIA's driver and see that nvidia-smi, or on a Jetson deviceQuery, finds the device"
+                .to_owned(),
+        }
+        };
+        // SAFETY: this only opens the library, and closes it again.
+        if !unsafe { sys::is_culib_present() } {
+            return Err(unavailable("there is no NVIDIA driver (libcuda.so.1)".to_owned()));
+        }
+        Self::find(number).map_err(|why| unavailable(format!("CUDA device {number} can't be used: {why}")))
+    }
+
+    fn find(number: u16) -> Result<Self, CudaError> {
+        let context = CudaContext::new(usize::from(number))?;
+        // SAFETY: streams are ordered by hand: nothing here is shared between streams without an event.
+        unsafe { context.disable_event_tracking() };
+        let (major, minor) = context.compute_capability()?;
+        let integrated = context.attribute(Attribute::CU_DEVICE_ATTRIBUTE_INTEGRATED)? != 0;
+        Ok(Self { context, capability: major * 10 + minor, integrated })
+    }
+
+    /// Makes the device's context the calling thread's.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub fn bind(&self) -> Result<(), CudaError> {
+        Ok(self.context.bind_to_thread()?)
+    }
+
+    /// A stream of its own; a lower `priority` goes first.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub fn stream(&self, priority: i32) -> Result<Arc<CudaStream>, CudaError> {
+        Ok(self.context.new_stream_with_priority(priority)?)
+    }
+
+    /// Memory that the CPU and the device see, filled with zeros: locked, cached by the CPU, portable to every
+    /// context.
+    ///
+    /// # Errors
+    /// There is no memory.
+    pub fn pinned(&self, bytes: usize) -> Result<Pinned, CudaError> {
+        self.bind()?;
+        let flags = sys::CU_MEMHOSTALLOC_PORTABLE | sys::CU_MEMHOSTALLOC_DEVICEMAP;
+        // SAFETY: the context is current. What comes back is freed by `Pinned` alone.
+        let start = unsafe { result::malloc_host(bytes.max(1), flags) }?;
+        let start =
+            NonNull::new(start.cast::<u8>()).ok_or(DriverError(sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY))?;
+        let mut pinned = Pinned { start, bytes, address: 0, context: self.context.clone() };
+        // SAFETY: `start` was just allocated for `bytes`.
+        unsafe { start.as_ptr().write_bytes(0, bytes) };
+        // SAFETY: `start` was allocated with DEVICEMAP.
+        unsafe { sys::cuMemHostGetDevicePointer_v2(&raw mut pinned.address, start.as_ptr().cast(), 0) }
+            .result()?;
+        Ok(pinned)
+    }
+
+    pub(super) fn context(&self) -> &Arc<CudaContext> {
+        &self.context
+    }
+}
+
+/// Memory of the host that the device reads and writes in place.
+pub struct Pinned {
+    start: NonNull<u8>,
+    bytes: usize,
+    address: sys::CUdeviceptr,
+    context: Arc<CudaContext>,
+}
+
+// SAFETY: the memory belongs to this value and is bound to no thread.
+unsafe impl Send for Pinned {}
+// SAFETY: shared references only read it.
+unsafe impl Sync for Pinned {}
+
+impl fmt::Debug for Pinned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pinned").field("bytes", &self.bytes).finish_non_exhaustive()
+    }
+}
+
+impl Pinned {
+    /// Where it lies, as the device sees it.
+    #[must_use]
+    pub fn address(&self) -> u64 {
+        self.address
+    }
+
+    /// The bytes. The device must not be writing them: synchronize first.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        // SAFETY: `start` is valid and initialized for `bytes` as long as this value lives.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.bytes) }
+    }
+
+    /// The bytes, to be changed. The device must not be using them: synchronize first.
+    #[must_use]
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as above, and the borrow is exclusive.
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.bytes) }
+    }
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        // The context may be gone after an error of the device; then its memory is too.
+        if self.context.bind_to_thread().is_ok() {
+            // SAFETY: `start` came from malloc_host and is freed once.
+            let _ = unsafe { result::free_host(self.start.as_ptr().cast()) };
+        }
+    }
+}
