@@ -299,7 +299,7 @@ fn sources() {
     refused(
         "type = \"synthetic\"",
         "path = \"x.mp4\"",
-        "11:10: streams[0].source.type\n    missing; one of \"synthetic\", \"file\", \"uri\", \"pipeline\" \
+        "11:10: streams[0].source.type\n    missing; one of \"synthetic\", \"file\", \"uri\", \"pipeline\", \"v4l2\" \
          is needed here; for example source = { type = \"file\", path = \"street.mp4\" }",
     );
     refused(

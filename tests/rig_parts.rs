@@ -1,5 +1,6 @@
 //! The rig's own parts: scenarios that are wrong are refused, and what is not as expected is found.
-#![allow(dead_code)] // The rig itself uses all of them.
+#![allow(dead_code, reason = "the rig itself uses all of them")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 #[path = "rig/agent.rs"]
 mod agent;

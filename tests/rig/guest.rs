@@ -80,15 +80,15 @@ fn switch() -> Result<(), String> {
     for folder in ["/written/upper", "/written/work"] {
         fs::create_dir(folder).map_err(|error| format!("{folder}: {error}"))?;
     }
-    mounted("root", "overlay", "/root", "lowerdir=/host,upperdir=/written/upper,workdir=/written/work")?;
+    mounted("root", "overlay", "/new", "lowerdir=/host,upperdir=/written/upper,workdir=/written/work")?;
     for folder in ["/board", "/models", "/modules", "/system", "/usr/local/bin", "/dev", "/proc", "/sys"] {
-        bound(folder, &format!("/root{folder}"))?;
+        bound(folder, &format!("/new{folder}"))?;
     }
-    fs::copy("/plan.json", "/root/plan.json").map_err(|error| format!("/plan.json: {error}"))?;
-    fs::create_dir_all("/root/state").map_err(|error| format!("/state: {error}"))?;
+    fs::copy("/plan.json", "/new/plan.json").map_err(|error| format!("/plan.json: {error}"))?;
+    fs::create_dir_all("/new/state").map_err(|error| format!("/state: {error}"))?;
     plugins()?;
     let failed = |what: &str, error: &dyn std::fmt::Display| format!("the host's files ({what}): {error}");
-    std::env::set_current_dir("/root").map_err(|error| failed("chdir", &error))?;
+    std::env::set_current_dir("/new").map_err(|error| failed("chdir", &error))?;
     mount(Some("."), "/", None::<&str>, MsFlags::MS_MOVE, None::<&str>)
         .map_err(|error| failed("move", &error))?;
     rustix::process::chroot(".").map_err(|error| failed("chroot", &error))?;
@@ -99,11 +99,11 @@ fn switch() -> Result<(), String> {
 fn plugins() -> Result<(), String> {
     let there = "/usr/lib/x86_64-linux-gnu/gstreamer-1.0";
     let failed = |error: std::io::Error| format!("GStreamer's plugins: {error}");
-    fs::create_dir_all(format!("/root{PLUGINS}")).map_err(failed)?;
+    fs::create_dir_all(format!("/new{PLUGINS}")).map_err(failed)?;
     for name in ["app", "coreelements", "video4linux2", "videoconvertscale", "videoconvert"] {
         let plugin = format!("libgst{name}.so");
-        if Path::new("/root").join(&there[1..]).join(&plugin).exists() {
-            symlink(format!("{there}/{plugin}"), format!("/root{PLUGINS}/{plugin}")).map_err(failed)?;
+        if Path::new("/new").join(&there[1..]).join(&plugin).exists() {
+            symlink(format!("{there}/{plugin}"), format!("/new{PLUGINS}/{plugin}")).map_err(failed)?;
         }
     }
     Ok(())

@@ -288,6 +288,12 @@ impl Queue {
             let few = format!("the driver gives {granted} buffers, fewer than {LEAST}");
             return Err(Refused::Unsupported(few));
         }
+        // A driver asks for more where it streams with no fewer: with the slots there are, no frame would come.
+        if origin != Origin::Driver && granted > count {
+            self.release();
+            let many = format!("the driver wants {granted} buffers, and {count} slots are free");
+            return Err(Refused::Unsupported(many));
+        }
         Ok(granted.min(MOST))
     }
 
@@ -314,6 +320,7 @@ impl Queue {
         let buffer = |(lease, files)| Buffer { lease, with_driver: false, queued: Instant::default(), files };
         // Were there buffers before, the kernel has let go of them: REQBUFS has succeeded.
         self.buffers = slots.into_iter().map(buffer).collect();
+        self.with_driver = 0;
         if self.buffers.len() < LEAST {
             let free = self.buffers.len();
             self.release();

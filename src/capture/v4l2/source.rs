@@ -398,12 +398,13 @@ impl Source for Camera {
     fn open(&mut self, resources: &Resources) -> Result<Opened, SourceError> {
         self.stop();
         self.down = true;
-        self.arrival = None;
+        // Looked at before it is opened: a node that comes while that fails has come.
+        let before = Arrival::of(&self.wanted.camera.device);
         let opened = self.start(resources);
         if opened.is_err() {
             self.stop();
-            self.arrival = Some(Arrival::of(&self.wanted.camera.device));
         }
+        self.arrival = opened.is_err().then_some(before);
         self.down = opened.is_err();
         opened
     }
