@@ -85,7 +85,11 @@ pub fn judge(scenario: &Scenario, seen: &Seen) -> Shown {
         otherwise(scenario, seen, &span, &mut shown);
     }
     let wrong = &mut shown.wrong;
-    scenario.expect.back.iter().for_each(|back| is_back(back, seen, wrong));
+    let backs: Vec<_> = scenario.expect.back.iter().filter_map(|back| is_back(back, seen, wrong)).collect();
+    if let Some(first) = backs.into_iter().max() {
+        let healed = if shown.healed.is_empty() { "back" } else { shown.healed.as_str() };
+        shown.healed = format!("{healed} in {}", seconds(first));
+    }
     let affected = scenario.expect.streams.keys().filter_map(|stream| seen.frames.get(stream));
     let outage = affected.map(|frames| outage(frames, settled)).max();
     shown.outage = outage.map_or_else(String::new, seconds);
@@ -289,8 +293,9 @@ fn of_event<'a>(noticed: &Noticed, seen: &'a Seen, wrong: &mut Vec<String>) -> O
     found.map(|event| (event, after))
 }
 
-fn is_back(back: &Back, seen: &Seen, wrong: &mut Vec<String>) {
-    let Some(after) = seen.step(&back.after) else { return };
+/// How long after the step the first met frame was out.
+fn is_back(back: &Back, seen: &Seen, wrong: &mut Vec<String>) -> Option<u64> {
+    let after = seen.step(&back.after)?;
     let frames = seen.frames.get(&back.stream).into_iter().flatten();
     let first =
         frames.filter(|frame| frame.met() && frame.captured_ns > after).map(|frame| frame.finished_ns).min();
@@ -299,6 +304,7 @@ fn is_back(back: &Back, seen: &Seen, wrong: &mut Vec<String>) {
         Some(first) => wrong.extend(unlike(&what, Some(back.within_s), (first - after) as f64 / 1e9)),
         None => wrong.push(format!("{what} should come within {} s; there was none", back.within_s)),
     }
+    first.map(|first| first - after)
 }
 
 fn grown(growth: Growth, seen: &Seen, wrong: &mut Vec<String>) {
