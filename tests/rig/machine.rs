@@ -12,19 +12,44 @@ use std::time::{Duration, Instant};
 /// What machines are made of.
 pub struct Parts {
     /// Folder with `vmlinux` and `lib/modules`.
-    pub kernel: PathBuf,
-    /// The program under test.
-    pub ocelli: PathBuf,
-    /// Test programs by name.
-    pub programs: BTreeMap<String, PathBuf>,
+    kernel: PathBuf,
     /// The project's folder.
-    pub root: PathBuf,
+    root: PathBuf,
+    /// Programs by where they are in a machine, without what only debuggers need.
+    programs: BTreeMap<String, Vec<u8>>,
+    /// Libraries that they need.
+    libraries: BTreeSet<String>,
 }
 
 /// End of a signed kernel module.
 const SIGNED: &[u8] = b"~Module signature appended~\n";
 
 impl Parts {
+    /// Reads all programs, which may be built anew meanwhile: this one, the program under test and test programs by
+    /// name. `folder` is for what is made on the way.
+    pub fn new(
+        root: &Path,
+        kernel: PathBuf,
+        ocelli: &Path,
+        tests: &[(&str, &Path)],
+        folder: &Path,
+    ) -> Result<Self, String> {
+        fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+        let own = Path::new("/proc/self/exe");
+        let v4l2_ctl = found("v4l2-ctl")?;
+        let fixed =
+            [("usr/local/bin/rig", own), ("usr/local/bin/ocelli", ocelli), ("usr/bin/v4l2-ctl", &v4l2_ctl)];
+        let tests = tests.iter().map(|(name, path)| (format!("usr/local/bin/{name}"), *path));
+        let all = fixed.into_iter().map(|(name, path)| (name.to_owned(), path)).chain(tests);
+        let mut parts =
+            Self { kernel, root: root.to_owned(), programs: BTreeMap::new(), libraries: BTreeSet::new() };
+        for (name, path) in all {
+            parts.libraries.extend(needed(path)?);
+            parts.programs.insert(name, slim(path, &folder.join("slim"))?);
+        }
+        Ok(parts)
+    }
+
     /// Boots a machine for the scenario, lets it run to its end, and fetches what was written to `folder`.
     pub fn run(&self, scenario: &Scenario, folder: &Path) -> Result<(), String> {
         let failed = |error: std::io::Error| format!("{}: {error}", folder.display());
@@ -50,24 +75,10 @@ impl Parts {
     fn initial(&self, scenario: &Scenario, path: &Path) -> Result<(), String> {
         let failed = |error: std::io::Error| format!("{}: {error}", path.display());
         let mut archive = Archive::new(BufWriter::new(File::create(path).map_err(failed)?));
-        let own = std::env::current_exe().map_err(failed)?;
-        let mut programs = vec![
-            ("usr/local/bin/rig".to_owned(), own),
-            ("usr/local/bin/ocelli".to_owned(), self.ocelli.clone()),
-            ("usr/bin/v4l2-ctl".to_owned(), found("v4l2-ctl")?),
-        ];
-        if let Some(name) = &scenario.program {
-            let program =
-                self.programs.get(name).ok_or_else(|| format!("there is no test program {name}"))?;
-            programs.push((format!("usr/local/bin/{name}"), program.clone()));
+        for (name, program) in &self.programs {
+            archive.file(name, 0o755, program).map_err(failed)?;
         }
-        let mut libraries = BTreeSet::new();
-        for (name, program) in &programs {
-            libraries.extend(needed(program)?);
-            let slim = slim(program, path)?;
-            archive.file(name, 0o755, &slim).map_err(failed)?;
-        }
-        for library in &libraries {
+        for library in &self.libraries {
             archive.copy(library.trim_start_matches('/'), Path::new(library)).map_err(failed)?;
         }
         self.modules(scenario, &mut archive)?;
@@ -269,15 +280,16 @@ fn needed(program: &Path) -> Result<Vec<String>, String> {
 }
 
 /// A program without what only debuggers need: a machine that starts has to unpack every byte.
-fn slim(program: &Path, beside: &Path) -> Result<Vec<u8>, String> {
-    let slim = beside.with_extension("slim");
-    let stripped = Command::new("strip").arg("-s").arg("-o").arg(&slim).arg(program).status();
-    let bytes = match stripped {
-        Ok(status) if status.success() => fs::read(&slim),
-        _ => fs::read(program),
-    };
-    let _ = fs::remove_file(&slim);
-    bytes.map_err(|error| format!("{}: {error}", program.display()))
+fn slim(program: &Path, slim: &Path) -> Result<Vec<u8>, String> {
+    let failed = |error: std::io::Error| format!("{}: {error}", program.display());
+    fs::copy(program, slim).map_err(failed)?;
+    let stripped = Command::new("strip").arg("-s").arg(slim).output().map_err(failed)?;
+    if !stripped.status.success() {
+        return Err(format!("strip: {}", String::from_utf8_lossy(&stripped.stderr).trim()));
+    }
+    let bytes = fs::read(slim).map_err(failed);
+    let _ = fs::remove_file(slim);
+    bytes
 }
 
 fn stem(file: &Path) -> String {

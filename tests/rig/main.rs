@@ -140,17 +140,6 @@ fn act(arguments: &Arguments) -> Result<bool, String> {
         return Ok(true);
     }
     let began = Instant::now();
-    let parts = Parts {
-        kernel: root.join(&arguments.kernel),
-        ocelli: arguments.ocelli.clone().unwrap_or_else(|| env!("CARGO_BIN_EXE_ocelli").into()),
-        programs: arguments
-            .program
-            .iter()
-            .filter_map(|program| program.split_once('='))
-            .map(|(name, file)| (name.to_owned(), file.into()))
-            .collect(),
-        root: root.to_owned(),
-    };
     if let Some(host) = &arguments.host {
         let lines = on_board(arguments, host, &scenarios, root)?;
         return finish(arguments, &lines, began);
@@ -158,9 +147,16 @@ fn act(arguments: &Arguments) -> Result<bool, String> {
     let lines = match &arguments.skip {
         Some(why) => scenarios.iter().map(|(name, scenario)| skipped(name, scenario, why)).collect(),
         None if arguments.judge => scenarios.iter().map(judged).collect(),
-        None => all(&parts, scenarios, arguments.jobs, arguments.minutes),
+        None => all(&parts(arguments, root)?, scenarios, arguments.jobs, arguments.minutes),
     };
     finish(arguments, &lines, began)
+}
+
+fn parts(arguments: &Arguments, root: &Path) -> Result<Parts, String> {
+    let ocelli = arguments.ocelli.as_deref().unwrap_or(Path::new(env!("CARGO_BIN_EXE_ocelli")));
+    let tests: Vec<_> = arguments.program.iter().filter_map(|program| program.split_once('=')).collect();
+    let tests: Vec<_> = tests.into_iter().map(|(name, path)| (name, Path::new(path))).collect();
+    Parts::new(root, root.join(&arguments.kernel), ocelli, &tests, &folder(""))
 }
 
 /// Says how it went; whether nothing failed.

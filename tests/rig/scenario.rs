@@ -46,7 +46,7 @@ pub struct Scenario {
 }
 
 fn limit_s() -> u64 {
-    300
+    600
 }
 
 /// What a scenario needs, and how exact it is.
