@@ -2,14 +2,20 @@
 #![allow(dead_code, reason = "the rig itself uses all of them")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
+#[path = "rig/acts.rs"]
+mod acts;
 #[path = "rig/agent.rs"]
 mod agent;
 #[path = "rig/archive.rs"]
 mod archive;
 #[path = "rig/board.rs"]
 mod board;
-#[path = "rig/expect.rs"]
-mod expect;
+#[path = "rig/expected.rs"]
+mod expected;
+#[path = "rig/guest.rs"]
+mod guest;
+#[path = "rig/judge.rs"]
+mod judge;
 #[path = "rig/lie.rs"]
 mod lie;
 #[path = "rig/report.rs"]
@@ -18,6 +24,8 @@ mod report;
 mod scenario;
 #[path = "rig/seen.rs"]
 mod seen;
+#[path = "rig/unit.rs"]
+mod unit;
 
 use archive::Archive;
 use report::{Line, Verdict};
@@ -121,7 +129,7 @@ impl Left {
         ];
         files.iter().for_each(|(name, text)| fs::write(folder.path().join(name), text).unwrap());
         let scenario = Scenario::parse(SCENARIO).unwrap();
-        expect::judge(&scenario, &Seen::read(folder.path()).unwrap()).wrong
+        judge::judge(&scenario, &Seen::read(folder.path()).unwrap()).wrong
     }
 }
 
@@ -280,9 +288,9 @@ fn verdicts_are_told_to_people_and_machines() {
         verdict,
         wall: Duration::from_secs(1),
     };
-    let wrong = expect::Shown { wrong: vec!["a < b & \"c\"".to_owned()], ..expect::Shown::default() };
+    let wrong = judge::Shown { wrong: vec!["a < b & \"c\"".to_owned()], ..judge::Shown::default() };
     let lines = [
-        line("good", Verdict::Judged(expect::Shown::default())),
+        line("good", Verdict::Judged(judge::Shown::default())),
         line("bad", Verdict::Judged(wrong)),
         line("broken", Verdict::Broken("no machine".to_owned())),
         line("one", Verdict::Skipped("no QEMU".to_owned())),
@@ -357,7 +365,7 @@ fn a_board_runs_what_applies() {
     let run = |text: &str| {
         let scenario = Scenario::parse(&text.replace("cameras = 2", "cameras = 1")).unwrap();
         let ran = board.run(&scenario, &at("runs"));
-        ran.map(|applies| applies.map(|()| expect::judge(&scenario, &Seen::read(&at("runs")).unwrap()).wrong))
+        ran.map(|applies| applies.map(|()| judge::judge(&scenario, &Seen::read(&at("runs")).unwrap()).wrong))
     };
     let head = "title = \"t\"\nseconds = 2\nmachine = { buses = [{ cameras = 2 }] }\n";
     assert_eq!(run(head), Ok(Ok(vec![])));

@@ -1,17 +1,12 @@
-//! Inside the machine: its first process. Loads the drivers, starts the program, lets happen what the scenario
-//! says at the instants that it says, and hands home what was written.
+//! The agent inside the machine: starts the program, lets happen what the scenario says at the instants that it
+//! says, and keeps an account.
 //!
 //! It looks every 10 ms of the machine's time; between two looks nothing of it runs.
 
-use crate::archive::Archive;
-use crate::lie;
-use crate::scenario::{Act, Bus, Scenario, by_path};
-use nix::sys::ptrace;
-use nix::sys::reboot::{RebootMode, reboot};
+use crate::scenario::Scenario;
 use nix::sys::signal::{Signal, kill};
-use nix::sys::time::TimeSpec;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::time::{ClockId, clock_gettime, clock_settime};
+use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -21,20 +16,19 @@ use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::str::FromStr;
 use std::time::Duration;
 
 /// How often the agent looks whether something is due or has happened.
 pub const LOOK: Duration = Duration::from_millis(10);
 /// How long the program may take for its end.
 const PATIENCE_NS: u64 = 10_000_000_000;
-/// How long until it is started again, as a service manager would.
-const RESTART_NS: u64 = 100_000_000;
+/// How long until it is started again, as by the project's unit (RestartSec=).
+const RESTART_NS: u64 = 500_000_000;
 /// How long it may take from its start to its first line of results.
 const START_NS: u64 = 60_000_000_000;
 
 /// Where programs are.
-const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
+pub const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
 /// Where GStreamer's plugins are, in real time.
 pub const PLUGINS: &str = "/state/plugins";
@@ -75,10 +69,11 @@ pub struct Agent<'a> {
     pub out: &'a Path,
     told: File,
     notify: Option<UnixDatagram>,
-    stopped: BTreeMap<String, Pid>,
-    wedged: BTreeMap<String, UnixStream>,
-    hoard: Vec<Vec<u8>>,
-    fills: u32,
+    /// Threads that are held, by name.
+    pub stopped: BTreeMap<String, Pid>,
+    pub wedged: BTreeMap<String, UnixStream>,
+    pub hoard: Vec<Vec<u8>>,
+    pub fills: u32,
 }
 
 /// A start of the program.
@@ -111,45 +106,13 @@ impl<'a> Agent<'a> {
             line.push(b'\n');
             let _ = self.told.write_all(&line);
             if self.plan.machine.disk {
-                let _ = self.told.sync_data(); // It has to outlast a reset.
+                rustix::fs::sync(); // This, and the results before it, have to outlast a reset.
             }
         }
     }
 
     pub fn broken(&mut self, why: String) {
         self.tell(&Told::Broken { at_ns: now(), why });
-    }
-
-    /// Drivers, cameras, and their controls.
-    pub fn plug_in(&mut self) -> Result<(), String> {
-        for (index, bus) in self.plan.machine.buses.iter().enumerate() {
-            load(&Bus::driver(index), &bus.parameters())?;
-            self.name_cameras(index)?;
-        }
-        Ok(())
-    }
-
-    /// Makes the links by path to the cameras of a bus, as udev does, and sets their controls.
-    fn name_cameras(&self, bus: usize) -> Result<(), String> {
-        let at = |error: std::io::Error| format!("names of cameras: {error}");
-        fs::create_dir_all("/dev/v4l/by-path").map_err(at)?;
-        let controls = self.plan.machine.buses[bus].controls();
-        let mut found = 0;
-        for entry in fs::read_dir("/sys/class/video4linux").map_err(at)?.flatten() {
-            let name = fs::read_to_string(entry.path().join("name")).map_err(at)?;
-            for camera in 0..self.plan.machine.buses[bus].cameras {
-                if name.trim() == format!("{}-{camera:03}-vid-cap", Bus::driver(bus)) {
-                    let node = entry.file_name().to_string_lossy().into_owned();
-                    let link = by_path(bus, camera);
-                    let _ = fs::remove_file(&link);
-                    std::os::unix::fs::symlink(format!("../../{node}"), &link).map_err(at)?;
-                    set_controls(&link, &controls)?;
-                    found += 1;
-                }
-            }
-        }
-        let wanted = self.plan.machine.buses[bus].cameras;
-        (found == wanted).then_some(()).ok_or_else(|| format!("bus {bus} has {found} of {wanted} cameras"))
     }
 
     /// Runs the program with everything that happens to it, to its end.
@@ -373,113 +336,6 @@ impl<'a> Agent<'a> {
             std::thread::sleep(LOOK);
         }
     }
-
-    pub fn act(&mut self, act: &Act, process: Option<Pid>) -> Result<(), String> {
-        let process = process.ok_or("the program is not running");
-        match act {
-            Act::Control { camera, set } => set_controls(&self.device(camera)?, set),
-            Act::Unbind(bus) => driver(*bus, "unbind"),
-            Act::Bind(bus) => {
-                driver(*bus, "bind")?;
-                self.name_cameras(*bus as usize - 'a' as usize)
-            }
-            Act::Swap(cameras) => {
-                let [one, other] = [self.device(&cameras[0])?, self.device(&cameras[1])?];
-                exchange(&one, &other).map_err(|error| format!("{one} and {other}: {error}"))
-            }
-            Act::Signal(name) => {
-                let signal = Signal::from_str(&format!("SIG{name}")).map_err(|error| error.to_string())?;
-                kill(process?, signal).map_err(|error| format!("{signal}: {error}"))
-            }
-            Act::StopThread(name) => {
-                let thread = thread(process?, name)?;
-                let failed = |error: nix::Error| format!("thread {name}: {error}");
-                ptrace::seize(thread, ptrace::Options::empty()).map_err(failed)?;
-                ptrace::interrupt(thread).map_err(failed)?;
-                waitpid(thread, Some(WaitPidFlag::__WALL)).map_err(failed)?;
-                self.stopped.insert(name.clone(), thread);
-                Ok(())
-            }
-            Act::Lie { thread: name, lie, seconds } => {
-                let (thread, lie) = (thread(process?, name)?, *lie);
-                let until_ns = now() + (seconds * 1e9) as u64;
-                // A thread that dies meanwhile, or a process that ends, takes its tracer along.
-                std::thread::spawn(move || lie::tell(thread, lie, until_ns));
-                Ok(())
-            }
-            Act::ResumeThread(name) => {
-                let thread = self.stopped.remove(name).ok_or(format!("thread {name} is not stopped"))?;
-                ptrace::detach(thread, None).map_err(|error| format!("thread {name}: {error}"))
-            }
-            Act::ClockStep { seconds } => {
-                let failed = |error: nix::Error| format!("wall clock: {error}");
-                let wall = clock_gettime(ClockId::CLOCK_REALTIME).map_err(failed)?;
-                let wall = TimeSpec::new(wall.tv_sec() + seconds, wall.tv_nsec());
-                clock_settime(ClockId::CLOCK_REALTIME, wall).map_err(failed)
-            }
-            Act::Fill { folder, leave_kb } => self.fill(folder, *leave_kb),
-            Act::Free { folder } => {
-                (0..self.fills)
-                    .for_each(|fill| fs::remove_file(format!("{folder}/fill.{fill}")).unwrap_or(()));
-                Ok(())
-            }
-            Act::Hog { leave_mb } => self.hog(*leave_mb),
-            Act::Release {} => {
-                self.hoard.clear();
-                Ok(())
-            }
-            Act::Wedge(socket) => {
-                let connected = UnixStream::connect(socket).map_err(|error| format!("{socket}: {error}"))?;
-                self.wedged.insert(socket.clone(), connected);
-                Ok(())
-            }
-            Act::Unwedge(socket) => {
-                self.wedged.remove(socket).map(drop).ok_or(format!("{socket} is not wedged"))
-            }
-            Act::Burn { ms } => burn(Duration::from_millis(*ms)),
-            Act::CrashManager {} => {
-                kill(Pid::from_raw(1), Signal::SIGSEGV).map_err(|error| format!("process 1: {error}"))
-            }
-            Act::Run(arguments) => {
-                let named = |argument: &String| self.device(argument).unwrap_or_else(|_| argument.clone());
-                let mut words = arguments.iter().map(named);
-                let program = words.next().ok_or("nothing to run")?;
-                run(Command::new(program).args(words))
-            }
-        }
-    }
-
-    pub fn device(&self, camera: &str) -> Result<String, String> {
-        let (bus, camera) = self.plan.camera(camera).ok_or(format!("no camera {camera}"))?;
-        Ok(by_path(bus, camera))
-    }
-
-    fn fill(&mut self, folder: &str, leave_kb: u64) -> Result<(), String> {
-        let failed = |error: std::io::Error| format!("{folder}: {error}");
-        let mut file = File::create(format!("{folder}/fill.{}", self.fills)).map_err(failed)?;
-        self.fills += 1;
-        let room = rustix::fs::statvfs(folder).map_err(|error| format!("{folder}: {error}"))?;
-        let room = (room.f_bavail * room.f_frsize).saturating_sub(leave_kb * 1024);
-        match file.write_all(&vec![0; room as usize]) {
-            // Some of the room went to what keeps account of it: full it is.
-            Err(error) if error.kind() == std::io::ErrorKind::StorageFull && leave_kb == 0 => Ok(()),
-            written => written.map_err(failed),
-        }
-    }
-
-    fn hog(&mut self, leave_mb: u64) -> Result<(), String> {
-        loop {
-            let memory = fs::read_to_string("/proc/meminfo").map_err(|error| error.to_string())?;
-            let available = memory.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
-            let kb: u64 = available
-                .and_then(|line| line.split_whitespace().next()?.parse().ok())
-                .ok_or("no MemAvailable in /proc/meminfo")?;
-            if kb / 1024 <= leave_mb {
-                return Ok(());
-            }
-            self.hoard.push(vec![1; 4 << 20]);
-        }
-    }
 }
 
 fn program() -> Command {
@@ -492,119 +348,4 @@ fn program() -> Command {
 
 fn pid(child: &Child) -> Pid {
     Pid::from_raw(child.id() as i32)
-}
-
-/// The thread of a process that has this name.
-fn thread(process: Pid, name: &str) -> Result<Pid, String> {
-    let folder = format!("/proc/{process}/task");
-    for entry in fs::read_dir(&folder).map_err(|error| format!("{folder}: {error}"))?.flatten() {
-        let comm = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
-        if comm.trim() == name
-            && let Ok(id) = entry.file_name().to_string_lossy().parse()
-        {
-            return Ok(Pid::from_raw(id));
-        }
-    }
-    Err(format!("no thread is named {name}"))
-}
-
-/// Takes the driver off a bus, or gives it back.
-fn driver(bus: char, what: &str) -> Result<(), String> {
-    let name = Bus::driver(bus as usize - 'a' as usize);
-    let path = format!("/sys/bus/platform/drivers/{name}/{what}");
-    fs::write(&path, format!("{name}.0")).map_err(|error| format!("{path}: {error}"))
-}
-
-fn set_controls(device: &str, controls: &BTreeMap<String, i64>) -> Result<(), String> {
-    let set: Vec<_> = controls.iter().map(|(name, value)| format!("{name}={value}")).collect();
-    run(Command::new("v4l2-ctl").args(["-d", device, "-c", &set.join(",")]))
-}
-
-pub fn run(command: &mut Command) -> Result<(), String> {
-    let output = command
-        .env("PATH", PATH)
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|error| format!("{command:?}: {error}"))?;
-    let said = [output.stdout, output.stderr].concat();
-    let failed = || format!("{command:?}: {}: {}", output.status, String::from_utf8_lossy(&said).trim());
-    output.status.success().then_some(()).ok_or_else(failed)
-}
-
-/// Runs before everybody else, and does nothing.
-fn burn(time: Duration) -> Result<(), String> {
-    use thread_priority::{
-        RealtimeThreadSchedulePolicy, ThreadPriority, ThreadPriorityValue, ThreadSchedulePolicy,
-        set_thread_priority_and_policy, thread_native_id,
-    };
-    let busy = std::thread::spawn(move || {
-        let priority = ThreadPriorityValue::try_from(90u8).map_err(|error| format!("{error:?}"))?;
-        let fifo = ThreadSchedulePolicy::Realtime(RealtimeThreadSchedulePolicy::Fifo);
-        set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Crossplatform(priority), fifo)
-            .map_err(|error| format!("{error:?}"))?;
-        let until = now() + time.as_nanos() as u64;
-        while now() < until {}
-        Ok(())
-    });
-    busy.join().map_err(|_| "the burning thread died".to_owned())?
-}
-
-fn exchange(one: &str, other: &str) -> std::io::Result<()> {
-    let (a, b) = (fs::read_link(one)?, fs::read_link(other)?);
-    fs::remove_file(one)?;
-    fs::remove_file(other)?;
-    std::os::unix::fs::symlink(b, one)?;
-    std::os::unix::fs::symlink(a, other)
-}
-
-/// Loads a kernel module and, before it, what it needs, in the order of its list.
-pub fn load(module: &str, parameters: &str) -> Result<(), String> {
-    let list = format!("/modules/{module}.list");
-    let needed = fs::read_to_string(&list).map_err(|error| format!("{list}: {error}"))?;
-    for name in needed.lines() {
-        if Path::new("/sys/module").join(name.replace('-', "_")).exists() {
-            continue;
-        }
-        let path = format!("/modules/{name}.ko");
-        let file = File::open(&path).map_err(|error| format!("{path}: {error}"))?;
-        let parameters = std::ffi::CString::new(if name == module { parameters } else { "" })
-            .map_err(|error| error.to_string())?;
-        nix::kmod::finit_module(&file, &parameters, nix::kmod::ModuleInitFlags::empty())
-            .map_err(|error| format!("{path}: {error}"))?;
-    }
-    Ok(())
-}
-
-/// Sends everything in `out` to the host.
-pub fn hand_home(out: &Path) -> Result<(), String> {
-    load("virtio_pci", "")?;
-    load("virtio_console", "")?;
-    let failed = |error: std::io::Error| format!("handing the files home: {error}");
-    let port = 'found: {
-        for _ in 0..500 {
-            for entry in fs::read_dir("/sys/class/virtio-ports").map_err(failed)?.flatten() {
-                let name = fs::read_to_string(entry.path().join("name")).unwrap_or_default();
-                let device = Path::new("/dev").join(entry.file_name());
-                if name.trim() == "out" && device.exists() {
-                    break 'found device;
-                }
-            }
-            std::thread::sleep(LOOK);
-        }
-        return Err("there is no port to hand the files home".to_owned());
-    };
-    let port = File::options().write(true).open(port).map_err(failed)?;
-    let mut archive = Archive::new(std::io::BufWriter::with_capacity(1 << 20, port));
-    let mut names: Vec<_> = fs::read_dir(out).map_err(failed)?.flatten().map(|entry| entry.path()).collect();
-    names.sort();
-    for path in names.iter().filter(|path| path.is_file()) {
-        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        archive.copy(&name, path).map_err(failed)?;
-    }
-    archive.finish().map(drop).map_err(failed)
-}
-
-/// Turns the machine off.
-pub fn off() {
-    let _ = reboot(RebootMode::RB_POWER_OFF);
 }

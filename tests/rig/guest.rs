@@ -1,9 +1,11 @@
 //! The machine from its first instant to its last, in virtual time: the agent is the first process.
 
-use crate::agent::{self, Agent, PLUGINS, Told};
+use crate::agent::{self, Agent, LOOK, PLUGINS, Told};
+use crate::archive::Archive;
 use crate::scenario::{Scenario, Suite};
 use crate::unit;
 use nix::mount::{MsFlags, mount};
+use nix::sys::reboot::{RebootMode, reboot};
 use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::fs::{OpenOptionsExt, symlink};
@@ -19,7 +21,7 @@ pub fn main() {
     if let Err(why) = live() {
         eprintln!("rig: {why}");
     }
-    agent::off();
+    off();
 }
 
 /// What is left to do for a process of the machine that systemd has started.
@@ -28,7 +30,7 @@ pub fn inside() {
     if let Err(why) = done {
         eprintln!("rig: {why}");
     }
-    agent::off();
+    off();
 }
 
 fn live() -> Result<(), String> {
@@ -56,7 +58,7 @@ fn plan() -> Result<Scenario, String> {
 
 /// Modules, disk, places to write; in real time over to the host's files: they lie below, what is written stays here.
 fn prepare(plan: &Scenario) -> Result<(), String> {
-    plan.modules().iter().try_for_each(|module| agent::load(module, ""))?;
+    plan.modules().iter().try_for_each(|module| load(module, ""))?;
     if plan.suite == Suite::Two {
         switch()?;
     }
@@ -117,13 +119,13 @@ fn serve(plan: &Scenario) -> Result<(), String> {
         agent.broken(why);
     }
     let _ = fs::write(out.join("kernel.log"), kernel_log());
-    agent::hand_home(out)
+    hand_home(out)
 }
 
 fn told_broken(plan: &Scenario, why: String) -> Result<(), String> {
     mounted("tmpfs", "tmpfs", OUT, "")?;
     Agent::new(plan, Path::new(OUT)).map_err(|error| format!("{OUT}: {error}"))?.broken(why);
-    agent::hand_home(Path::new(OUT))
+    hand_home(Path::new(OUT))
 }
 
 fn scenario(agent: &mut Agent) -> Result<(), String> {
@@ -167,4 +169,56 @@ fn kernel_log() -> Vec<u8> {
             Err(_) => return text,
         }
     }
+}
+
+/// Loads a kernel module and, before it, what it needs, in the order of its list.
+pub fn load(module: &str, parameters: &str) -> Result<(), String> {
+    let list = format!("/modules/{module}.list");
+    let needed = fs::read_to_string(&list).map_err(|error| format!("{list}: {error}"))?;
+    for name in needed.lines() {
+        if Path::new("/sys/module").join(name.replace('-', "_")).exists() {
+            continue;
+        }
+        let path = format!("/modules/{name}.ko");
+        let file = File::open(&path).map_err(|error| format!("{path}: {error}"))?;
+        let parameters = std::ffi::CString::new(if name == module { parameters } else { "" })
+            .map_err(|error| error.to_string())?;
+        nix::kmod::finit_module(&file, &parameters, nix::kmod::ModuleInitFlags::empty())
+            .map_err(|error| format!("{path}: {error}"))?;
+    }
+    Ok(())
+}
+
+/// Sends everything in `out` to the host.
+pub fn hand_home(out: &Path) -> Result<(), String> {
+    load("virtio_pci", "")?;
+    load("virtio_console", "")?;
+    let failed = |error: std::io::Error| format!("handing the files home: {error}");
+    let port = 'found: {
+        for _ in 0..500 {
+            for entry in fs::read_dir("/sys/class/virtio-ports").map_err(failed)?.flatten() {
+                let name = fs::read_to_string(entry.path().join("name")).unwrap_or_default();
+                let device = Path::new("/dev").join(entry.file_name());
+                if name.trim() == "out" && device.exists() {
+                    break 'found device;
+                }
+            }
+            std::thread::sleep(LOOK);
+        }
+        return Err("there is no port to hand the files home".to_owned());
+    };
+    let port = File::options().write(true).open(port).map_err(failed)?;
+    let mut archive = Archive::new(std::io::BufWriter::with_capacity(1 << 20, port));
+    let mut names: Vec<_> = fs::read_dir(out).map_err(failed)?.flatten().map(|entry| entry.path()).collect();
+    names.sort();
+    for path in names.iter().filter(|path| path.is_file()) {
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        archive.copy(&name, path).map_err(failed)?;
+    }
+    archive.finish().map(drop).map_err(failed)
+}
+
+/// Turns the machine off.
+pub fn off() {
+    let _ = reboot(RebootMode::RB_POWER_OFF);
 }

@@ -173,19 +173,18 @@ impl Parts {
 
     fn boot(&self, scenario: &Scenario, folder: &Path) -> Result<(), String> {
         let mut qemu = Command::new(found("qemu-system-x86_64")?);
-        // With nothing to do, time jumps to the next instant; but not over the time that a disk takes.
-        let icount = if scenario.machine.disk { "shift=1,sleep=on" } else { "shift=1,sleep=off" };
-        match scenario.suite {
-            // Everything from one thread, and time from the count of its instructions. Nothing outside the
-            // processor may run before the end: what QEMU does beside it comes when the host lets it.
-            Suite::One | Suite::Soak => qemu
-                .args(["-accel", "tcg,thread=single", "-icount", icount, "-smp", "1"])
-                .args(["-rtc", "base=2026-01-01T00:00:00,clock=vm", "-seed", "1"]),
-            Suite::Two => qemu
-                .args(["-accel", accelerator(), "-smp", "2"])
-                .args(["-fsdev", "local,id=host,path=/,readonly=on,security_model=none,multidevs=remap"])
-                .args(["-device", "virtio-9p-pci,fsdev=host,mount_tag=host"]),
-        };
+        // Everything from one thread, and time from the count of its instructions. With nothing to do it jumps to the
+        // next instant; but not over the time that a disk or the host's files take. Nothing outside the processor may
+        // run before the end: what QEMU does beside it comes when the host lets it.
+        let with_host = scenario.suite == Suite::Two;
+        let waits = with_host || scenario.machine.disk;
+        let icount = format!("shift=1,sleep={}", if waits { "on" } else { "off" });
+        qemu.args(["-accel", "tcg,thread=single", "-icount", &icount, "-smp", "1", "-seed", "1"]);
+        qemu.args(["-rtc", "base=2026-01-01T00:00:00,clock=vm"]);
+        if with_host {
+            qemu.args(["-fsdev", "local,id=host,path=/,readonly=on,security_model=none,multidevs=remap"]);
+            qemu.args(["-device", "virtio-9p-pci,fsdev=host,mount_tag=host"]);
+        }
         qemu.args(["-cpu", "max,-rdrand,-rdseed", "-m", &scenario.machine.memory_mb.to_string()]);
         qemu.args(["-nographic", "-nodefaults"]);
         // One that panics would start again for ever; a watchdog's reset is meant to.
@@ -207,13 +206,8 @@ impl Parts {
         qemu.args(["-device", "virtserialport,chardev=home,name=out"]);
         qemu.arg("-kernel").arg(self.kernel.join("vmlinux")).arg("-initrd").arg(folder.join("initrd"));
         let arguments = "console=ttyS0 quiet rdinit=/usr/local/bin/rig mitigations=off nokaslr norandmaps preempt=full \
-            cryptomgr.notests initcall_blacklist=init_kprobe_trace,load_system_certificate_list";
-        // In virtual time the processor's counter is exact; in real time a busy host spoils how it is measured.
-        let clock = match scenario.suite {
-            Suite::One | Suite::Soak => "tsc=reliable no_timer_check",
-            Suite::Two => "tsc=unstable clocksource=acpi_pm",
-        };
-        qemu.arg("-append").arg(format!("{arguments} {clock} {panic}"));
+            cryptomgr.notests tsc=reliable no_timer_check initcall_blacklist=init_kprobe_trace,load_system_certificate_list";
+        qemu.arg("-append").arg(format!("{arguments} {panic}"));
         let errors = File::create(folder.join("qemu")).map_err(|error| format!("qemu: {error}"))?;
         qemu.stdin(Stdio::null()).stdout(Stdio::null()).stderr(errors);
         let mut machine = qemu.spawn().map_err(|error| format!("qemu-system-x86_64: {error}"))?;
@@ -230,14 +224,6 @@ impl Parts {
             std::thread::sleep(Duration::from_millis(20));
         }
     }
-}
-
-/// Hardware's help where a stock kernel is known to run with it; kvm_pvm is not such.
-fn accelerator() -> &'static str {
-    let module = |name: &str| Path::new("/sys/module").join(name).exists();
-    let helps = (module("kvm_amd") || module("kvm_intel")) && !module("kvm_pvm");
-    let allowed = File::options().read(true).write(true).open("/dev/kvm").is_ok();
-    if helps && allowed { "kvm" } else { "tcg,thread=multi" }
 }
 
 /// An empty disk.

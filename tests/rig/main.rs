@@ -2,11 +2,13 @@
 //!
 //! The same program is the first process inside the machine.
 
+mod acts;
 mod agent;
 mod archive;
 mod board;
-mod expect;
+mod expected;
 mod guest;
+mod judge;
 mod lie;
 mod machine;
 mod report;
@@ -45,7 +47,7 @@ struct Arguments {
     /// Write the verdicts as JUnit's XML, too.
     #[arg(long, value_name = "FILE")]
     junit: Option<PathBuf>,
-    /// Machines at a time. Without it: one a processor for virtual time, one for real time.
+    /// Machines at a time. Without it: one a processor.
     #[arg(long, value_name = "N")]
     jobs: Option<usize>,
     /// Run what applies on a real board, over ssh, with its own cameras and ocelli (or --ocelli), and say what does not.
@@ -81,7 +83,7 @@ enum Choice {
     Core,
     /// Virtual time: exact.
     One,
-    /// Real time: GStreamer and systemd.
+    /// GStreamer and systemd.
     Two,
     /// A lot of virtual time.
     Soak,
@@ -233,28 +235,15 @@ fn matches(glob: &str, name: &str) -> bool {
     }
 }
 
-/// Runs all, several at a time where time is virtual, and the rest one after the other.
+/// Runs all, several at a time.
 fn all(
     parts: &Parts,
     scenarios: Vec<(String, Scenario)>,
     jobs: Option<usize>,
     minutes: Option<u64>,
 ) -> Vec<Line> {
+    let jobs = jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
     let until = minutes.map(|minutes| Instant::now() + Duration::from_secs(60 * minutes));
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let (virtual_time, real_time): (Vec<_>, Vec<_>) =
-        scenarios.into_iter().partition(|(_, scenario)| scenario.suite != Suite::Two);
-    let mut lines = several(parts, virtual_time, jobs.unwrap_or(cores), until);
-    lines.extend(several(parts, real_time, jobs.unwrap_or(1), until));
-    lines
-}
-
-fn several(
-    parts: &Parts,
-    scenarios: Vec<(String, Scenario)>,
-    jobs: usize,
-    until: Option<Instant>,
-) -> Vec<Line> {
     let mut numbered: Vec<_> = scenarios.into_iter().enumerate().collect();
     // The longest first, so that none is left to run alone at the end; where time is short, what shows most.
     numbered.sort_by(|(_, (_, one)), (_, (_, other))| {
@@ -305,7 +294,7 @@ fn judged((name, scenario): &(String, Scenario)) -> Line {
 /// The verdict on what a run left.
 fn again(scenario: &Scenario, folder: &Path) -> Verdict {
     match Seen::read(folder) {
-        Ok(seen) => Verdict::Judged(expect::judge(scenario, &seen)),
+        Ok(seen) => Verdict::Judged(judge::judge(scenario, &seen)),
         Err(why) => Verdict::Broken(why),
     }
 }
@@ -318,7 +307,7 @@ fn folder(name: &str) -> PathBuf {
 fn run(parts: &Parts, name: &str, scenario: &Scenario) -> Result<Verdict, String> {
     let folder = folder(name);
     parts.run(scenario, &folder)?;
-    let mut shown = expect::judge(scenario, &Seen::read(&folder)?);
+    let mut shown = judge::judge(scenario, &Seen::read(&folder)?);
     if scenario.twice {
         let again = folder.with_extension("again");
         parts.run(scenario, &again)?;

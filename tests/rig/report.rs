@@ -1,6 +1,6 @@
 //! What is said of all scenarios: a table for people, JUnit's XML for machines.
 
-use crate::expect::Shown;
+use crate::judge::Shown;
 use std::fmt::Write as _;
 use std::time::Duration;
 

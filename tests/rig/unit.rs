@@ -1,6 +1,7 @@
 //! The program as a service of systemd, with the project's own unit, and what happens to it there.
 
-use crate::agent::{self, Agent, LOOK, Told, now};
+use crate::acts;
+use crate::agent::{Agent, LOOK, Told, now};
 use crate::scenario::Scenario;
 use nix::unistd::Pid;
 use std::fs;
@@ -60,8 +61,8 @@ pub fn install(root: &Path, plan: &Scenario) -> Result<(), String> {
 
 /// Runs the program as a service, with everything that happens to it.
 pub fn run(agent: &mut Agent, resets: u32) -> Result<(), String> {
-    agent::run(&mut Command::new("systemd-sysusers"))?;
-    agent::run(Command::new("systemctl").args(["start", "--no-block", UNIT]))?;
+    acts::run(&mut Command::new("systemd-sysusers"))?;
+    acts::run(Command::new("systemctl").args(["start", "--no-block", UNIT]))?;
     let mut steps = if resets == 0 { agent.steps() } else { Vec::new() };
     steps.reverse();
     let mut starts = agent.starts();
@@ -117,7 +118,7 @@ pub fn run(agent: &mut Agent, resets: u32) -> Result<(), String> {
         }
     }
     agent.tell(&Told::Stop { at_ns: now() });
-    agent::run(Command::new("systemctl").args(["stop", UNIT]))?;
+    acts::run(Command::new("systemctl").args(["stop", UNIT]))?;
     agent.tell(&Told::End { at_ns: now(), start: starts, how: "stopped".to_owned() });
     keep(agent, resets);
     Ok(())

@@ -1,7 +1,8 @@
 //! What was expected against what was seen.
 
 use crate::agent::Told;
-use crate::scenario::{Back, Expect, Growth, Noticed, Scenario, Span, StreamExpect, Suite};
+use crate::expected::{Back, Expect, Growth, Noticed, Span, StreamExpect};
+use crate::scenario::Scenario;
 use crate::seen::{Event, Frame, Seen};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -43,8 +44,6 @@ pub fn judge(scenario: &Scenario, seen: &Seen) -> Shown {
     };
     let settled = began + (scenario.expect.settle_s * 1e9) as u64;
     let span = settled..seen.stopped();
-    // In real time, how much is lost is the host's affair, too.
-    let exact = scenario.suite != Suite::Two;
     let (mut others, mut missed) = (0, 0);
     let none = Vec::new();
     for stream in scenario.ids() {
@@ -53,12 +52,12 @@ pub fn judge(scenario: &Scenario, seen: &Seen) -> Shown {
         let judged: Vec<_> =
             frames.iter().filter(|frame| span.contains(&frame.captured_ns)).cloned().collect();
         if let Some(expect) = scenario.expect.streams.get(&stream) {
-            of_stream(&stream, expect, &judged, exact, wrong);
+            of_stream(&stream, expect, &judged, wrong);
         } else {
             let misses = judged.iter().filter(|frame| !frame.met()).count();
             others += judged.len();
             missed += misses;
-            if misses > 0 && (exact || misses == judged.len()) {
+            if misses > 0 {
                 wrong.push(format!(
                     "{stream}: all frames after the first {} s should be met; of {} were not: {}",
                     scenario.expect.settle_s,
@@ -230,7 +229,7 @@ fn in_order(stream: &str, frames: &[Frame], wrong: &mut Vec<String>) {
     }
 }
 
-fn of_stream(stream: &str, expect: &StreamExpect, frames: &[Frame], exact: bool, wrong: &mut Vec<String>) {
+fn of_stream(stream: &str, expect: &StreamExpect, frames: &[Frame], wrong: &mut Vec<String>) {
     let count = |outcome: &str| frames.iter().filter(|frame| frame.outcome == outcome).count() as f64;
     let latency = frames.iter().filter_map(|frame| frame.latency_us).max().unwrap_or(0);
     let checks = [
@@ -250,7 +249,7 @@ fn of_stream(stream: &str, expect: &StreamExpect, frames: &[Frame], exact: bool,
         let seen = dropped.remove(reason.as_str()).unwrap_or(0);
         wrong.extend(unlike(&format!("{stream}: dropped {reason}"), Some(*span), f64::from(seen)));
     }
-    let rest = dropped.into_iter().filter(|_| exact);
+    let rest = dropped.into_iter();
     wrong.extend(
         rest.map(|(reason, count)| format!("{stream}: dropped {reason} should be 0; it was {count}")),
     );
