@@ -30,7 +30,7 @@ const START_NS: u64 = 60_000_000_000;
 /// Where programs are.
 pub const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
-/// Where GStreamer's plugins are, in real time.
+/// Where GStreamer's plugins are, in a machine that has the host's files.
 pub const PLUGINS: &str = "/state/plugins";
 
 /// What the agent tells of itself, one JSON object a line in `agent.jsonl`.

@@ -56,7 +56,7 @@ fn plan() -> Result<Scenario, String> {
     serde_json::from_slice(&plan).map_err(|error| format!("/plan.json: {error}"))
 }
 
-/// Modules, disk, places to write; in real time over to the host's files: they lie below, what is written stays here.
+/// Modules, disk, places to write; in suite two over to the host's files: they lie below, what is written stays here.
 fn prepare(plan: &Scenario) -> Result<(), String> {
     plan.modules().iter().try_for_each(|module| load(module, ""))?;
     if plan.suite == Suite::Two {

@@ -191,7 +191,7 @@ impl Bus {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Service {
-    /// The real one: systemd, with the project's unit; in real time only.
+    /// The real one: systemd, with the project's unit; in suite two only.
     pub systemd: bool,
     /// Whether it is started again when it ends by itself.
     pub restart: bool,
