@@ -15,7 +15,7 @@ fn main() -> ExitCode {
             return if error.use_stderr() { cli::Exit::Usage.into() } else { ExitCode::SUCCESS };
         }
     };
-    match arguments.act() {
+    let code = match arguments.act() {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             if !failure.message.is_empty() {
@@ -23,5 +23,7 @@ fn main() -> ExitCode {
             }
             failure.exit.into()
         }
-    }
+    };
+    log::logger().flush();
+    code
 }

@@ -382,6 +382,25 @@ fn credentials_appear_nowhere() {
 }
 
 #[test]
+fn a_standard_error_that_nobody_reads_holds_nobody_up() {
+    use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+    use std::io::Write;
+    let (unread, mut full) = std::io::pipe().expect("a pipe");
+    let flags = fcntl_getfl(&full).expect("its flags");
+    fcntl_setfl(&full, flags | OFlags::NONBLOCK).expect("a pipe takes that");
+    while full.write(&[b'.'; 4096]).is_ok() {}
+    while full.write(b".").is_ok() {}
+    fcntl_setfl(&full, flags).expect("its flags");
+    let bench = Bench::new(SIMULATED).healthy();
+    let mut command = bench.command(&["--for", "2", "--results", "r.jsonl", "--summary", "s.json"]);
+    let ran = bench.ended(command.stderr(full).spawn().expect("the program starts"));
+    drop(unread);
+    ran.expect(0);
+    assert_eq!(ran.log, "");
+    assert!(count(ran.stream(0), "met") >= 15, "{}", ran.summary);
+}
+
+#[test]
 fn wrong_arguments_and_missing_boards_have_their_codes() {
     let say = |arguments: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ocelli"));

@@ -1,28 +1,60 @@
 //! Diagnostics on standard error, beside the status block that stands there on a terminal.
+//!
+//! Whoever speaks is held up by nobody: lines go through a queue to a thread of their own. A terminal or a journal
+//! that does not read costs lines, which are counted, and neither frames nor the proof of life.
 
+use log::{Level, Log, Metadata, Record};
 use std::io::{IsTerminal, Write};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::Duration;
 
-/// Lines of the status block at the bottom of the terminal, to be taken away before anything else is said.
-static BLOCK: AtomicUsize = AtomicUsize::new(0);
+/// Lines that may wait.
+const LINES: usize = 1024;
+/// How long [`Log::flush`] waits for standard error to take them.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// The way to standard error; none before the start, or where the system gave no thread.
+static QUEUE: OnceLock<SyncSender<Piece>> = OnceLock::new();
+/// Pieces that found the queue full.
+static LOST: AtomicU64 = AtomicU64::new(0);
+
+/// What is written.
+enum Piece {
+    /// Something that stays.
+    Line(Vec<u8>),
+    /// The status block, until the next piece.
+    Block(String),
+    /// Nothing; all before it is out.
+    Flush(SyncSender<()>),
+}
 
 /// Starts logging; `OCELLI_LOG` sets the level (error, warn, info, debug, trace), info by default.
 pub fn start() {
     let environment = env_logger::Env::new().filter_or("OCELLI_LOG", "info");
     let mut builder = env_logger::Builder::from_env(environment);
+    builder.target(env_logger::Target::Pipe(Box::new(Queued)));
     builder.format(|line, record| {
-        write!(line, "{}", take_away())?;
         let level = match record.level() {
-            log::Level::Error => "error: ",
-            log::Level::Warn => "warning: ",
-            log::Level::Info => "",
-            log::Level::Debug => "debug: ",
-            log::Level::Trace => "trace: ",
+            Level::Error => "error: ",
+            Level::Warn => "warning: ",
+            Level::Info => "",
+            Level::Debug => "debug: ",
+            Level::Trace => "trace: ",
         };
         writeln!(line, "{} {level}{}", line.timestamp_seconds(), record.args())
     });
+    let logger = builder.build();
+    let most = logger.filter();
     // A second start (tests) keeps the first.
-    let _ = builder.try_init();
+    if log::set_boxed_logger(Box::new(Flushing(logger))).is_ok() {
+        log::set_max_level(most);
+        let (queue, pieces) = sync_channel(LINES);
+        if std::thread::Builder::new().name("log".to_owned()).spawn(move || write_all(&pieces)).is_ok() {
+            let _ = QUEUE.set(queue);
+        }
+    }
 }
 
 /// Whether people are watching.
@@ -32,23 +64,92 @@ pub fn stderr_is_terminal() -> bool {
 }
 
 /// Draws the status block in place of the last one.
-pub(super) fn draw(block: &str) {
-    let mut out = std::io::stderr().lock();
-    // A closed standard error is no reason to stop the cameras.
-    let _ = write!(out, "{}{block}", take_away());
-    let _ = out.flush();
-    BLOCK.store(block.lines().count(), Ordering::Relaxed);
+pub(super) fn draw(block: String) {
+    send(Piece::Block(block));
 }
 
 /// Writes one status line.
 pub(super) fn line(text: &str) {
-    let _ = writeln!(std::io::stderr().lock(), "{text}");
+    send(Piece::Line(format!("{text}\n").into_bytes()));
 }
 
-/// The escape sequence that takes the block away: up to its first line, erase to the end of the screen.
-fn take_away() -> String {
-    match BLOCK.swap(0, Ordering::Relaxed) {
-        0 => String::new(),
-        lines => format!("\x1b[{lines}A\x1b[J"),
+fn send(piece: Piece) {
+    let unsent = match QUEUE.get() {
+        Some(queue) => queue.try_send(piece).is_err(),
+        None => {
+            put(piece, &mut 0);
+            false
+        }
+    };
+    if unsent {
+        LOST.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// The thread `log`.
+fn write_all(pieces: &Receiver<Piece>) {
+    let mut block = 0;
+    for piece in pieces {
+        put(piece, &mut block);
+        let lost = LOST.swap(0, Ordering::Relaxed);
+        if lost > 0 {
+            let said = format!("warning: {lost} lines were lost here: standard error was not read in time\n");
+            put(Piece::Line(said.into_bytes()), &mut block);
+        }
+    }
+}
+
+/// Writes a piece in place of the status block, which has so many lines. A closed standard error is no reason to stop
+/// the cameras.
+fn put(piece: Piece, block: &mut usize) {
+    let mut out = std::io::stderr().lock();
+    if !matches!(piece, Piece::Flush(_)) && *block > 0 {
+        // Up to the block's first line, and erase to the end of the screen.
+        let _ = write!(out, "\x1b[{block}A\x1b[J");
+        *block = 0;
+    }
+    match piece {
+        Piece::Line(line) => drop(out.write_all(&line)),
+        Piece::Block(text) => {
+            let _ = out.write_all(text.as_bytes());
+            *block = text.lines().count();
+        }
+        Piece::Flush(done) => drop(done.try_send(())),
+    }
+    let _ = out.flush();
+}
+
+/// Where `env_logger` writes: a line at a time.
+struct Queued;
+
+impl Write for Queued {
+    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+        send(Piece::Line(line.to_vec()));
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The logger, with a flush that waits until all is written, but for a second at most: to be called before the process
+/// ends.
+struct Flushing(env_logger::Logger);
+
+impl Log for Flushing {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        self.0.enabled(metadata)
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        self.0.log(record);
+    }
+
+    fn flush(&self) {
+        let (done, awaited) = sync_channel(1);
+        if QUEUE.get().is_some_and(|queue| queue.try_send(Piece::Flush(done)).is_ok()) {
+            let _ = awaited.recv_timeout(PATIENCE);
+        }
     }
 }

@@ -29,7 +29,7 @@ impl Status {
     pub(super) fn show(&mut self, now: Instant, snapshot: &Snapshot) -> String {
         let head = self.head(now, snapshot);
         if self.terminal {
-            logging::draw(&format!("{head}{}", self.rows(now, snapshot)));
+            logging::draw(format!("{head}{}", self.rows(now, snapshot)));
         } else {
             logging::line(head.trim_end());
         }

@@ -43,9 +43,9 @@ use crate::pool::{FrameRef, Share};
 use crate::publish::Pace;
 use crate::record::{Action, Intervention, Scope};
 use crate::ring::{Receiver, Sender};
+use crate::runtime::Flags;
 use crate::runtime::exec::{Accelerator, Boxes, Command, Reply};
 use crate::runtime::heartbeat::Signs;
-use crate::runtime::{Flags, thread};
 use crate::stats::Copies;
 use crate::stream::StreamId;
 use crate::time::Instant;
@@ -53,15 +53,12 @@ use policy::{Core, Policy, Remedy};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, SyncSender};
-use std::time::Duration;
 use stock::Stock;
 
 /// Words that may wait to be said; of more, the later ones are in the results alone.
 pub(super) const WORDS: usize = 256;
 /// Looks between two signs of life to what watches over the process.
 const SIGN_EVERY: u32 = 4;
-/// How long the last words before the process ends itself may take.
-const LAST_WORDS: Duration = Duration::from_millis(200);
 /// Exit code of a process that ends itself to be started again (EX_SOFTWARE).
 const RESTART: i32 = 70;
 
@@ -262,16 +259,8 @@ impl Supervisor {
 
     /// Ends the process, so that the service manager starts it again.
     fn restart(&self, why: &str) -> ! {
-        let words = format!("{why}: the process ends itself (exit code {RESTART}), to be started again");
-        // Standard error may be what is stuck: it is not waited for.
-        let said = thread("last-words", move || {
-            realtime::ordinary();
-            log::error!("{words}");
-        });
-        let patience = clock::now() + LAST_WORDS;
-        while said.as_ref().is_ok_and(|said| !said.is_finished()) && clock::now() < patience {
-            clock::sleep_until(clock::now() + Duration::from_millis(1));
-        }
+        log::error!("{why}: the process ends itself (exit code {RESTART}), to be started again");
+        log::logger().flush();
         exit::at_once(RESTART);
     }
 
