@@ -7,6 +7,9 @@ use super::probability::Scores;
 use super::shortlist::Shortlist;
 use crate::model::{Activation, Anchors, Model, Suppression};
 
+/// Rows that are looked at side by side.
+const BLOCK: usize = 64;
+
 #[derive(Clone, Debug)]
 pub(super) struct Ssd {
     anchors: Vec<Anchor>,
@@ -44,10 +47,16 @@ impl Ssd {
 
     /// Every class of every anchor that reaches the threshold; a candidate's index is its place in the scores.
     pub(super) fn find(&self, outputs: &[&[f32]], shortlist: &mut Shortlist) {
-        for (row, scores) in outputs[1].chunks_exact(self.columns).enumerate() {
-            self.scores.each(scores, self.first, |column, score| {
-                shortlist.offer(row * self.columns + column, score)
-            });
+        let Self { columns, first, .. } = *self;
+        for (block, rows) in outputs[1].chunks(BLOCK * columns).enumerate() {
+            if !self.scores.may_be_in(rows, columns, first) {
+                continue;
+            }
+            for (row, scores) in (block * BLOCK..).zip(rows.chunks_exact(columns)) {
+                self.scores.each(scores, first, |column, score| {
+                    shortlist.offer(row * columns + column, score);
+                });
+            }
         }
     }
 
