@@ -636,10 +636,12 @@ fn a_v4l2_camera_says_what_it_takes() {
     refused(", encoding = \"h264\"", "\"raw\", \"mjpeg\"");
     refused(", controls = { gain = \"high\" }", "streams[0].source.controls.gain = \"high\"");
     refused(", fourcc = \"TOOLONG\"", "streams[0].source.fourcc");
-    refused(
-        ", encoding = \"mjpeg\", memory = \"userptr\"",
-        "JPEG images are decoded into the pool, never sent there; take it out (see streams[0].source.encoding",
-    );
+    for memory in ["userptr", "copy"] {
+        refused(
+            &format!(", encoding = \"mjpeg\", memory = \"{memory}\""),
+            "JPEG images are decoded into the pool, never sent there; take it out (see streams[0].source.encoding",
+        );
+    }
     refused(
         ", encoding = \"mjpeg\", fourcc = \"MJPG\"",
         "streams[0].source.fourcc = \"MJPG\"\n    has no use",

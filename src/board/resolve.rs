@@ -311,7 +311,7 @@ impl Resolve<'_> {
         }
         if camera.encoding == Encoding::Mjpeg {
             let own = match (camera.memory, &camera.fourcc) {
-                (V4l2Memory::Userptr, _) => {
+                (V4l2Memory::Userptr | V4l2Memory::Copy, _) => {
                     Some(("memory", "JPEG images are decoded into the pool, never sent there; take it out"))
                 }
                 (_, Some(_)) => Some((

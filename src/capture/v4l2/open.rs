@@ -205,7 +205,11 @@ impl Wanted {
             V4l2Memory::Dmabuf => &[V4l2Memory::Dmabuf],
             V4l2Memory::Copy => &[V4l2Memory::Copy],
         };
-        let count = share.slots().saturating_sub(spare).min(queue::MOST);
+        let count = match is_raw {
+            true => share.slots().saturating_sub(spare).min(queue::MOST),
+            // A few suffice: images are the driver's again as soon as the decoder has them.
+            false => super::SLOTS,
+        };
         let mut queue = Queue::new(device, agreed);
         let mut refusals = Vec::new();
         for way in ways {

@@ -4,7 +4,7 @@
 //! none of that is a loss. A number that comes twice stands for two frames that came, so the second gets the next
 //! number, and pays for the gap that follows where the driver's counter had stood still.
 
-/// A step by more than this is not a step of a frame counter.
+/// A step by more than this is a step of a frame counter only where as much time has passed.
 pub const LARGEST_GAP: u32 = 10_000;
 
 /// The numbers of one camera's frames, across all its openings.
@@ -26,7 +26,7 @@ pub enum Oddity {
     Repeated,
     /// A smaller number.
     Backward,
-    /// A step that is too large to be lost frames.
+    /// A step that is too large to be lost frames, for the time that has passed.
     Jumped,
 }
 
@@ -67,13 +67,16 @@ impl Sequence {
         self.next = next;
     }
 
-    /// A frame that the driver calls `sequence` has come.
-    pub fn take(&mut self, sequence: u32) -> Step {
+    /// A frame that the driver calls `sequence` has come, so many periods after the last one.
+    pub fn take(&mut self, sequence: u32, periods: u64) -> Step {
         let step = self.last.map(|last| sequence.wrapping_sub(last));
         let oddity = match step {
             Some(0) => Some(Oddity::Repeated),
             Some(step) if step >= 1 << 31 => Some(Oddity::Backward),
-            Some(step) if step > LARGEST_GAP => Some(Oddity::Jumped),
+            // A camera may be somewhat faster than it says.
+            Some(step) if u64::from(step) > u64::from(LARGEST_GAP).max(periods.saturating_mul(2)) => {
+                Some(Oddity::Jumped)
+            }
             _ => None,
         };
         let mut lost = match (step, oddity) {
@@ -111,7 +114,7 @@ mod tests {
     /// The numbers that frames get, and the losses before them.
     fn numbers(sequence: &mut Sequence, frames: &[u32]) -> Vec<(u64, u64)> {
         let take = |&frame| {
-            let Step { lost, number, .. } = sequence.take(frame);
+            let Step { lost, number, .. } = sequence.take(frame, 1);
             (lost, number)
         };
         frames.iter().map(take).collect()
@@ -162,13 +165,23 @@ mod tests {
         assert_eq!(sequence.oddities().collect::<Vec<_>>(), [(Oddity::Backward, 2), (Oddity::Jumped, 1)]);
     }
 
+    #[test]
+    fn a_long_pause_explains_a_large_step() {
+        let take = |periods| {
+            let mut sequence = Sequence::default();
+            sequence.take(7, 1);
+            sequence.take(7 + 20_000, periods).lost
+        };
+        assert_eq!([take(1), take(9_999), take(10_000), take(u64::MAX)], [0, 0, 19_999, 19_999]);
+    }
+
     proptest! {
         /// Whatever a driver counts, our numbers follow one another without a hole that was not told.
         #[test]
         fn every_number_is_a_frame_or_a_loss(frames in prop::collection::vec(prop_oneof![any::<u32>(), 0u32..20], 1..200)) {
             let (mut sequence, mut next) = (Sequence::default(), 0);
             for frame in frames {
-                let step = sequence.take(frame);
+                let step = sequence.take(frame, 1);
                 prop_assert_eq!(step.number, next + step.lost);
                 prop_assert!(step.lost < u64::from(LARGEST_GAP));
                 next = step.number + 1;

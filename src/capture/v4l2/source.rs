@@ -217,7 +217,8 @@ impl Camera {
         let (captured, _) = session.stamps.convert(filled.time, filled.clock, arrived);
         let last = self.last;
         let captured = captured.max(last);
-        let step = self.sequence.take(filled.sequence);
+        let periods = captured.since(last).as_nanos() / self.wanted.period.as_nanos().max(1);
+        let step = self.sequence.take(filled.sequence, u64::try_from(periods).unwrap_or(u64::MAX));
         let reason = session.blame(filled, last);
         session.late = arrived.since(captured) > self.wanted.period * 2;
         (session.heard, session.awake, session.empty) = (arrived, true, 0);
