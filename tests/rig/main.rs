@@ -65,7 +65,8 @@ struct Arguments {
     /// Test programs of the project that scenarios run in place of it.
     #[arg(long, hide = true, value_name = "NAME=FILE")]
     program: Vec<String>,
-    /// Start no machine later than this; what was not started is skipped, and said.
+    /// Start no machine after so many minutes, and first those of the core, then the shortest; what was not started
+    /// is skipped, and said.
     #[arg(long, value_name = "N")]
     minutes: Option<u64>,
     /// Why no machine can be made here.
@@ -245,10 +246,11 @@ fn all(
     let jobs = jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
     let until = minutes.map(|minutes| Instant::now() + Duration::from_secs(60 * minutes));
     let mut numbered: Vec<_> = scenarios.into_iter().enumerate().collect();
-    // The longest first, so that none is left to run alone at the end; where time is short, what shows most.
-    numbered.sort_by(|(_, (_, one)), (_, (_, other))| {
-        let core = if until.is_some() { other.core.cmp(&one.core) } else { std::cmp::Ordering::Equal };
-        core.then(other.seconds.total_cmp(&one.seconds))
+    // The longest first, so that none is left to run alone at the end; where time is short, as many as it allows, and
+    // before them those that show most.
+    numbered.sort_by(|(_, (_, one)), (_, (_, other))| match until {
+        None => other.seconds.total_cmp(&one.seconds),
+        Some(_) => other.core.cmp(&one.core).then(one.seconds.total_cmp(&other.seconds)),
     });
     let left = Mutex::new(numbered.into_iter());
     let done = Mutex::new(Vec::new());
