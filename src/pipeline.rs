@@ -218,19 +218,26 @@ impl<P> Pipeline<P> {
         if let Some(delivery) = self.tracks[stream.index()].excess.arrived(now, admitted.period) {
             self.change(now, stream, rung.state(), &words(delivery));
         }
-        if !self.watchdog.passes(stream, sequence) {
+        let deadline = captured + admitted.latency_bound;
+        let cheaper = self.cheaper[stream.index()].filter(|_| rung == Rung::Cheaper);
+        let model = cheaper.unwrap_or(admitted.model);
+        let job = Job { stream, sequence, model, captured, arrived: now, deadline };
+        if !self.watchdog.passes(stream, sequence) && !self.has_time_for(now, rung, &job) {
             let reason = if rung == Rung::Shed { DropReason::Shed } else { DropReason::Skipped };
             self.scheduler.left_out(now, stream, captured);
             self.drop_run(stream, Lost { sequence, count: 1, captured, reason });
             return;
         }
-        let deadline = captured + admitted.latency_bound;
-        let cheaper = self.cheaper[stream.index()].filter(|_| rung == Rung::Cheaper);
-        let model = cheaper.unwrap_or(admitted.model);
-        let job = Job { stream, sequence, model, captured, arrived: now, deadline };
         self.tracks[stream.index()].open.push_back((sequence, captured));
         self.scheduler.push(now, job, payload);
         self.settle_ended();
+    }
+
+    /// Whether a frame that its stream's rung leaves out is served all the same: the accelerator would be idle, and nobody
+    /// is late for it. Not where the platform asks for less.
+    fn has_time_for(&mut self, now: Instant, rung: Rung, job: &Job) -> bool {
+        let places = self.in_flight < self.max_in_flight;
+        rung != Rung::Shed && places && !self.watchdog.pressed() && self.scheduler.has_time_for(now, job)
     }
 
     /// A camera lost frames that had been captured.

@@ -188,6 +188,33 @@ fn twice_as_slow() {
     overloaded(2.0);
 }
 
+/// Short hiccups keep streams on low rungs: between them the accelerator would stand idle for what they leave out.
+#[test]
+fn what_the_ladder_leaves_out_is_served_where_there_is_time() {
+    let mut board = cameras();
+    board.streams.iter_mut().for_each(|stream| stream.criticality = Criticality::Normal);
+    let slow = What::Slow { factor: 3.0, ramp: Duration::ZERO };
+    let hiccup = |at| Event { at: ms(at), until: Some(ms(at + 120)), what: slow };
+    let hiccups: Vec<Event> = (5000..25_000).step_by(1000).map(hiccup).collect();
+    // How many frames were met of streams at half or quarter service, and what their rungs promise.
+    let low = |events: &[Event]| {
+        let ran = run(&board, events, ms(25_000), false);
+        let streams = ran.summary["streams"].as_array().expect("streams").clone();
+        // Counts of nothing are not listed.
+        let frames = |rung: &str| -> f64 {
+            streams.iter().map(|s| s["ladder"]["frames"][rung].as_f64().unwrap_or(0.0)).sum()
+        };
+        let skipped: f64 = streams.iter().map(|s| s["dropped"]["skipped"].as_f64().unwrap_or(0.0)).sum();
+        (skipped, frames("half") / 2.0 + frames("quarter") * 0.75)
+    };
+    let (skipped, left_out) = low(&hiccups);
+    assert!(left_out > 1000.0 && skipped < 0.85 * left_out, "{skipped} of {left_out} frames were skipped");
+    // Where the platform says that there is no time, it is believed.
+    let pressed = Event { at: ms(5000), until: None, what: What::Pressure(0.4) };
+    let (skipped, left_out) = low(&[pressed]);
+    assert!(left_out > 1000.0 && skipped > 0.99 * left_out, "{skipped} of {left_out} frames were skipped");
+}
+
 /// Every camera delivers more than the board says: each gets what it was admitted with, and the rest is early.
 #[test]
 fn cameras_that_are_too_fast_get_their_own_rate_and_cost_nobody_a_rung() {

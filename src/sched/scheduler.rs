@@ -19,6 +19,7 @@
 
 use crate::job::{Batch, BatchJob, DropReason, Job};
 use crate::sched::Schedule;
+use crate::sched::admission::TAIL;
 use crate::sched::early::Early;
 use crate::sched::gather::{Gather, Step, WAITING};
 use crate::sched::guard::{ALL, Choice, HOLD, Look, Next, RETRY, Waiting, at_pace};
@@ -162,6 +163,33 @@ impl<P> Scheduler<P> {
     pub fn left_out(&mut self, now: Instant, stream: StreamId, captured: Instant) {
         self.lost(stream, captured);
         self.gather.left_out(now, stream, captured);
+    }
+
+    /// Whether a job that is left out for load may be served all the same, alone and at once: nothing waits, and
+    /// whatever may come meanwhile, as policing lets it in, is in time after it. Not with a gate, whose instants are
+    /// planned as wholes, nor with several models.
+    pub fn has_time_for(&mut self, now: Instant, job: &Job) -> bool {
+        if self.gate.is_some()
+            || self.order.len() > 1
+            || self.order.iter().flatten().any(|class| !class.is_empty())
+        {
+            return false;
+        }
+        let pace = self.pace.get(now);
+        let end = now + at_pace(self.schedule.planned(job.model, 1), pace);
+        if end + TAIL > job.deadline {
+            return false;
+        }
+        let Self { schedule, police, waiting, .. } = self;
+        let streams = schedule.streams().iter().enumerate().filter(|(_, stream)| stream.served);
+        let coming = streams.filter_map(|(index, stream)| {
+            let from = police.opens(index).max(now);
+            (from <= end && index != job.stream.index())
+                .then(|| (from + stream.latency_bound).saturating_sub(stream.travel))
+        });
+        let waiting = &mut waiting[job.model.index()];
+        waiting.list(std::iter::empty(), coming);
+        Early { schedule, model: job.model, now: end, pace }.all_in_turn(&waiting.deadlines[ALL])
     }
 
     /// Of a stream's frames only every so many will come here; none: all are left out.

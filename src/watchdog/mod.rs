@@ -21,6 +21,9 @@
 //! was missed since then. No lower than [`FLOOR`]: below that, misses have other reasons than load. Frames
 //! captured before the last step down are no evidence for the next one.
 //!
+//! What a rung leaves out is served all the same where the accelerator would be idle ([`crate::pipeline`]): after a few
+//! hiccups the rungs are those of the worst of them, and most of the time there is room for more.
+//!
 //! Steps: best-effort streams before normal ones, critical ones never. Within a class every stream gives up a
 //! rung before any gives up the next, from the end of the board; so rates fall everywhere before an eye goes
 //! blind. What a step frees beyond need is given back at the same instant.
@@ -341,6 +344,12 @@ impl Watchdog {
     pub fn pressure(&mut self, pressure: Pressure) {
         self.pressure = pressure;
         self.urgent = true;
+    }
+
+    /// Whether the platform takes anything away.
+    #[must_use]
+    pub fn pressed(&self) -> bool {
+        self.lost() > 0.0
     }
 
     /// The rung that a stream is on.
