@@ -33,6 +33,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("ort", &["infer/onnxruntime"]),
     ("cudarc", &["infer/tensorrt"]),
     ("cxx", &["infer/tensorrt"]),
+    ("nvml_wrapper", &["platform/sensors"]),
     ("half", &["infer"]),
     ("tokio", &["telemetry"]),
     ("env_logger", &["telemetry"]),

@@ -10,6 +10,7 @@ use ocelli::decode::{Decoder, blank_outputs};
 use ocelli::infer::onnxruntime::{self, OnnxRuntime};
 use ocelli::infer::simulated::{self, Simulated};
 use ocelli::infer::{Backend, InferError};
+use ocelli::platform::sensors::Sensors;
 use ocelli::platform::{Waker, clock, realtime};
 use ocelli::pool::{FrameRef, Pool, PoolError};
 use ocelli::publish::{self, pictures};
@@ -140,6 +141,7 @@ impl Run {
             pictures,
             copies,
             supervised: Some(supervised(&board, guards.sign(&proof))),
+            sensors: Some(Sensors::new(&board, Path::new("/"))),
         };
         let ledger = guards.last.take().map(|last| last.begin(clock::now()));
         let ledger = ledger.transpose().map_err(cant_keep)?;

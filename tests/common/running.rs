@@ -119,6 +119,7 @@ fn start_parts(
         pictures: None,
         copies: Arc::new(Copies::default()),
         supervised,
+        sensors: None,
     };
     let running = Running::start(parts, || false).expect("threads");
     let view = Some(running.new_snapshot());
