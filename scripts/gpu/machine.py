@@ -11,7 +11,7 @@ import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-TESTS = ["gpu", "standin"]
+TESTS = ["gpu", "no_alloc_tensorrt", "standin"]
 LIBRARIES = "OCELLI_TENSORRT_LIBRARIES"
 BUILD_LIMIT = 1800
 
@@ -93,35 +93,35 @@ def number(version):
 
 def built():
     """Builds here; program and tests by name."""
-    features = ["--release", "--locked", "--features", "tensorrt"]
     there = [test for test in TESTS if (ROOT / "tests" / f"{test}.rs").exists()]
     tests = [argument for test in there for argument in ("--test", test)]
-    command = ["cargo", "test", "--no-run", "--message-format=json", "--bin", "ocelli", *tests, *features]
+    # Tests bring the program along.
+    command = ["cargo", "test", "--no-run", "--message-format=json", "--release", "--locked", "--features", "tensorrt"]
     try:
-        done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, timeout=BUILD_LIMIT, check=False)
-        plain = subprocess.run(["cargo", "build", "--bin", "ocelli", *features], cwd=ROOT, timeout=BUILD_LIMIT, check=False)
+        done = subprocess.run(
+            [*command, *tests], cwd=ROOT, stdout=subprocess.PIPE, text=True, timeout=BUILD_LIMIT, check=False
+        )
     except OSError as why:
         raise Failed(f"cargo can't be run ({why}); --prebuilt FOLDER needs none") from why
     except subprocess.TimeoutExpired as why:
         raise Failed(f"the build takes longer than {BUILD_LIMIT} s") from why
-    if done.returncode != 0 or plain.returncode != 0:
+    if done.returncode != 0:
         raise Failed("the build failed, see above; --prebuilt FOLDER needs none")
-    target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target")
-    programs = {"ocelli": target / "release" / "ocelli"}
+    programs = {}
     for line in done.stdout.splitlines():
         message = json.loads(line)
         name = message.get("target", {}).get("name")
-        if message.get("executable") and name in TESTS:
+        if message.get("executable") and name in [*TESTS, "ocelli"]:
             programs[name] = pathlib.Path(message["executable"])
     return programs
 
 
 def libraries_of(program):
-    """Shared libraries that it opens at its start, but for the C library's own."""
+    """Shared libraries that it opens at its start, but for those of the C and C++ compilers."""
     said = subprocess.run(["ldd", program], capture_output=True, text=True, check=True).stdout
     found = re.findall(r"^\s*(\S+) => (/\S+)", said, re.MULTILINE)
-    ours = re.compile(r"^(lib(c|m|dl|rt|pthread|resolv|util)\.so|ld-linux)")
-    return {name: path for name, path in found if not ours.match(name)}
+    everywhere = re.compile(r"^(lib(c|m|dl|rt|pthread|resolv|util|gcc_s|stdc\+\+)\.so|ld-linux)")
+    return {name: path for name, path in found if not everywhere.match(name)}
 
 
 def pack(folder):
@@ -131,8 +131,11 @@ def pack(folder):
     libraries = {}
     for name, program in programs.items():
         shutil.copy2(program, folder / name)
+        if shutil.which("strip"):
+            subprocess.run(["strip", "--strip-debug", folder / name], check=True)
         libraries.update(libraries_of(program))
-    (folder / "lib").mkdir(exist_ok=True)
+    shutil.rmtree(folder / "lib", ignore_errors=True)
+    (folder / "lib").mkdir()
     for name, path in libraries.items():
         shutil.copy2(path, folder / "lib" / name)
     theirs = os.environ.get(LIBRARIES) or ROOT / "assets" / "tensorrt" / "lib"

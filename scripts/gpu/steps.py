@@ -155,7 +155,7 @@ class Run:
         return f"{passed} tests", {"tests": passed}
 
     def golden(self):
-        passed, _ = self.tests("golden", 60)
+        passed, _ = self.tests("golden", 90, only=["gpu"])
         return f"{passed} tests", {"tests": passed}
 
     def kernels(self):
@@ -194,7 +194,7 @@ class Run:
         return words, {"copied_bytes": copied, "met": total["met"], "captured": total["captured"], "telemetry": told["telemetry"]}
 
     def allocations(self):
-        passed, _ = self.tests("alloc", 60)
+        passed, _ = self.tests("no_allocation", 90, only=["no_alloc_tensorrt"])
         return f"{passed} tests: 0 allocations a frame", {"tests": passed}
 
     def bench(self, model, bound):
@@ -274,7 +274,7 @@ class Run:
 
     def comparison(self, model):
         script = ROOT / "scripts" / "reference" / "thread_per_camera.py"
-        command = [sys.executable, script, "--network", ROOT / NETWORKS[model], "--bound-ms", BOUNDS[0], "--seconds", "30"]
+        command = [os.environ.get("OCELLI_PYTHON", sys.executable), script, "--network", ROOT / NETWORKS[model], "--bound-ms", BOUNDS[0], "--seconds", "30"]
         # Their own libraries, not ours.
         out, _ = self.call(command, 60, {"LD_LIBRARY_PATH": os.environ.get("LD_LIBRARY_PATH", "")})
         told = json.loads(last_line(out))
