@@ -166,9 +166,7 @@ class Run:
         program = shutil.which("compute-sanitizer", path=f"{os.environ.get('PATH', '')}:/usr/local/cuda/bin")
         if not program:
             raise Skipped("there is no compute-sanitizer (package cuda-sanitizer)")
-        before = [program, "--tool", tool, "--error-exitcode", "86", "--kernel-name", "regex:preprocess"]
-        if tool == "memcheck":
-            before = before[:-2]
+        before = [program, "--tool", tool, "--error-exitcode", "86"]
         passed, said = self.tests("kernels", 100, before, only=["gpu"])
         found = re.search(r"(ERROR|RACECHECK) SUMMARY: (.*)", said)
         return found.group(2) if found else f"{passed} tests", {"tests": passed}
