@@ -79,3 +79,16 @@ fn a_throttled_gpu_withdraws_the_guarantee_and_moves_the_ladder_until_it_is_back
         "{telemetry}"
     );
 }
+
+#[test]
+fn a_sensor_that_hangs_costs_its_readings_and_no_frame() {
+    let bench = bench();
+    fs::remove_file(bench.path("load")).expect("a node");
+    // Whoever opens it waits for a writer, who never comes.
+    let fifo = rustix::fs::FileType::Fifo;
+    rustix::fs::mknodat(rustix::fs::CWD, bench.path("load"), fifo, 0o600.into(), 0).expect("a pipe");
+    let ran = bench.run("2");
+    ran.expect(0).healthy(0).healthy(4);
+    assert_eq!(ran.summary["stuck"], serde_json::json!(["(sensors)"]), "{}", ran.log);
+    assert!(ran.summary["telemetry"].is_null(), "{}", ran.summary["telemetry"]);
+}
