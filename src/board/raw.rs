@@ -328,6 +328,10 @@ pub(super) enum RawAccelerator {
         #[serde(default = "one")]
         #[schemars(range(min = 1, max = 16))]
         contexts: u16,
+        /// Build plans that are missing or don't fit when the run starts, which takes minutes. Without it such a start is
+        /// refused; "ocelli engine build" builds them.
+        #[serde(default)]
+        build_plans: bool,
     },
 }
 
