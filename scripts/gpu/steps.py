@@ -39,7 +39,7 @@ STREAM = """
 [[streams]]
 id = "s{index}"
 source = {{ type = "synthetic", phase_ms = {phase} }}
-fps = 30
+fps = {fps}
 size = [640, 360]
 format = "NV12"
 latency_bound_ms = {bound}
@@ -119,14 +119,14 @@ class Run:
         """A discrete GPU computes one batch while another is uploaded."""
         return 1 if self.device["integrated"] else 2
 
-    def board(self, model, bound, streams=1, phase=True):
+    def board(self, model, bound, streams=1, fps=30):
         """A board file; half of its streams half a period later."""
-        path = self.work / f"{model}-{bound}-{streams}.toml"
+        path = self.work / f"{model}-{bound}-{streams}x{fps}.toml"
         manifest = ROOT / MODELS[model]
         text = BOARD.format(cache=self.work / "engines", contexts=self.contexts(), manifest=manifest)
         for index in range(streams):
-            late = 1000 / 60 if phase and index % 2 else 0
-            text += STREAM.format(index=index, phase=round(late, 3), bound=bound)
+            late = 500 / fps if index % 2 else 0
+            text += STREAM.format(index=index, phase=round(late, 3), fps=fps, bound=bound)
         path.write_text(text)
         return path
 
@@ -141,7 +141,7 @@ class Run:
         except Skipped as why:
             row["result"], row["said"] = "skipped", str(why)
         except Failed as why:
-            row["result"], row["said"] = "FAILED", str(why)
+            row["result"], row["said"], row["numbers"] = "FAILED", str(why), why.numbers
         except Exception as why:  # What nobody thought of stops no other step either.
             row["result"], row["said"] = "FAILED", f"{type(why).__name__}: {why}"
         row["seconds"] = round(time.monotonic() - began, 1)
@@ -182,43 +182,44 @@ class Run:
         board = self.board("detector", 100, 4)
         self.ocelli(["run", board, "--for", "5", "--summary", summary], 60)
         told = json.loads(summary.read_text())
-        copied = sum(told["copied_bytes"].values())
+        # What the synthetic cameras draw is no copy.
+        copied = {stage: told["copied_bytes"][stage] for stage in ("capture", "accelerator")}
         total = told["total"]
-        if copied != 0:
-            raise Failed(f"{told['copied_bytes']} bytes copied on the host")
+        numbers = {"copied_bytes": copied, "total": total, "telemetry": told["telemetry"]}
+        if any(copied.values()):
+            raise Failed(f"bytes copied on the host: {copied}", numbers)
         if total["met"] < total["captured"] * 0.99:
-            raise Failed(f"met {total['met']} of {total['captured']}: {total['dropped']}")
-        words = f"0 bytes copied on the host, met {total['met']} of {total['captured']}"
-        return words, {"copied_bytes": copied, "met": total["met"], "captured": total["captured"], "telemetry": told["telemetry"]}
+            raise Failed(f"met {total['met']} of {total['captured']}: {total['dropped']}", numbers)
+        return f"0 bytes copied on the host, met {total['met']} of {total['captured']}", numbers
 
     def allocations(self):
         passed, _ = self.tests("no_allocation", 90, only=["no_alloc_tensorrt"])
         return f"{passed} tests: 0 allocations a frame", {"tests": passed}
 
     def bench(self, model, bound):
-        board = self.board(model, bound)
-        quick = ["--releases", "groups", "--for", "2", "--confirm", "1", "--confirm-for", "4", "--profile-for", "2"]
-        command = ["bench", board, *quick, "--no-overload", "--format", "json"]
-        out, _ = self.ocelli(command, 75)
-        told = json.loads(out)
-        if told["streams"] == MOST_STREAMS:
-            # More than a board may have: the streams' rate is raised instead.
-            out, _ = self.ocelli([*command, "--finer"], 75)
+        quick = ["--releases", "groups", "--for", "1.5", "--confirm", "1", "--confirm-for", "3", "--profile-for", "2"]
+        quick += ["--retries", "1", "--no-overload", "--format", "json"]
+        # Where as many as a board may have are no limit, streams are faster.
+        for fps in (30, 120):
+            out, _ = self.ocelli(["bench", self.board(model, bound, fps=fps), *quick], 75)
             told = json.loads(out)
-        self.benches[model, bound] = told
+            if fps == 30:
+                self.benches[model, bound] = told
+            if told["streams"] != MOST_STREAMS:
+                break
         streams, efficiency = told["streams"], told["efficiency"]
         if streams is None or efficiency is None:
             raise Failed(f"no result: {told['invalid']}")
         bare = told["bare_loop"][0]["frames_per_second"]
-        carried = told["streams_at_declared_rate"] or streams
         # Where contexts overlap, more than capacity by l(b) is possible: what a bare loop reached in the same run.
-        share = efficiency if self.contexts() > 1 else carried / told["limit"]["upper"]
+        share = efficiency if self.contexts() > 1 else streams / told["limit"]["upper"]
         p99_9 = told["latency_us"]["p99_9"]
-        words = f"{carried:g} streams, {share:.1%} of the limit ({told['limit']['upper']} by l(b), bare loop {bare:.0f} frames/s), p99.9 {(p99_9 or 0) / 1e3:.1f} ms"
-        numbers = {"streams": streams, "streams_at_declared_rate": carried, "efficiency": efficiency, "share": share}
+        limit = f"{told['limit']['upper']} by l(b), bare loop {bare:.0f} frames/s"
+        words = f"{streams} streams at {fps} fps, {share:.1%} of the limit ({limit}), p99.9 {(p99_9 or 0) / 1e3:.1f} ms"
+        numbers = {"streams": streams, "fps": fps, "efficiency": efficiency, "share": share}
         numbers.update(limit=told["limit"], bare=bare, latency_us=told["latency_us"], accelerator=told["accelerator"])
         if share < EFFICIENCY:
-            raise Failed(f"{words}: less than {EFFICIENCY:.0%}")
+            raise Failed(f"{words}: less than {EFFICIENCY:.0%}", numbers)
         return words, numbers
 
     def idle(self):
@@ -254,9 +255,10 @@ class Run:
             free = max(completed, free or 0)
         share = idle / busy
         words = f"{share:.2%} of service time, {len(batches)} batches of {streams} streams"
+        numbers = {"idle_share": share, "batches": len(batches), "streams": streams}
         if share > IDLE:
-            raise Failed(f"{words}: more than {IDLE:.0%}")
-        return words, {"idle_share": share, "batches": len(batches), "streams": streams}
+            raise Failed(f"{words}: more than {IDLE:.0%}", numbers)
+        return words, numbers
 
     def preprocess(self):
         _, said = self.tests("preprocess_time", 60, only=["gpu"])
@@ -267,12 +269,13 @@ class Run:
         words = f"{took:.1f} us a frame, 1920x1080 NV12, batches of 8"
         # The bound is for the class of the GPU that it was stated for.
         if took > PREPROCESS_US and not self.device["integrated"] and self.device["capability"] == "9.0":
-            raise Failed(f"{words}: more than {PREPROCESS_US:.0f}")
+            raise Failed(f"{words}: more than {PREPROCESS_US:.0f}", {"us": took})
         return words, {"us": took}
 
     def comparison(self, model):
         script = ROOT / "scripts" / "reference" / "thread_per_camera.py"
-        command = [os.environ.get("OCELLI_PYTHON", sys.executable), script, "--network", ROOT / NETWORKS[model], "--bound-ms", BOUNDS[0], "--seconds", "30"]
+        python = os.environ.get("OCELLI_PYTHON", sys.executable)
+        command = [python, script, "--network", ROOT / NETWORKS[model], "--bound-ms", BOUNDS[0], "--seconds", "22"]
         # Their own libraries, not ours.
         out, _ = self.call(command, 60, {"LD_LIBRARY_PATH": os.environ.get("LD_LIBRARY_PATH", "")})
         told = json.loads(last_line(out))
@@ -298,6 +301,6 @@ class Run:
             for bound in BOUNDS:
                 steps[f"bench-{model}-{bound}"] = lambda model=model, bound=bound: self.bench(model, bound)
         steps["idle"] = self.idle
-        for model in MODELS:
+        for model in reversed(MODELS):
             steps[f"comparison-{model}"] = lambda model=model: self.comparison(model)
         return steps
