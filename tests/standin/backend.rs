@@ -3,6 +3,7 @@
 use super::build::{fails, inside, passes, tell};
 use super::conformance::{MAX_BATCH, PATIENCE, Rig, a_fault_surfaces_and_passes, rig, works};
 use super::onnx::{EDGE, manifest};
+use ocelli::board::Board;
 use ocelli::image::{ImageLayout, PixelFormat};
 use ocelli::infer::InferError;
 use ocelli::infer::tensorrt::builder::{Request, Target};
@@ -17,6 +18,7 @@ use ocelli::platform::{Waker, clock};
 use ocelli::pool::{FrameRef, Pool, ShareSpec};
 use ocelli::stats::{Copies, CopyStage};
 use ocelli::stream::{ModelId, StreamId};
+use sha2::Digest;
 use std::ffi::{CString, c_char, c_int, c_uint, c_void};
 use std::path::Path;
 use std::sync::Arc;
@@ -84,11 +86,17 @@ struct Bench {
 }
 
 impl Bench {
-    /// A toy of this name for any batch size, whose input and output hold these.
+    /// A toy of this name, whose input and output hold these; a `batch` of -1 is any.
     fn add(&mut self, id: &str, element: Element, output: &str, batch: i64) -> Result<(), String> {
         let mut model = manifest(Path::new("toy.onnx"));
         (model.id, model.input.element) = (id.to_owned(), element);
-        let kind = match element {
+        let folder = self.folder.path().to_owned();
+        self.keep(&folder, model, batch, output)
+    }
+
+    /// Makes a plan for a toy and keeps it, with what it answers.
+    fn keep(&mut self, folder: &Path, model: Model, batch: i64, output: &str) -> Result<(), String> {
+        let kind = match model.input.element {
             Element::F32 => "f32",
             Element::F16 => "f16",
             Element::U8 => "u8",
@@ -114,7 +122,7 @@ impl Bench {
         let device = Device::open(0).map_err(|why| why.to_string())?;
         let target = Target::Here { device: "Stand-in".into(), capability: 87 };
         let key = Request::of_board(target, MAX_BATCH, self.lanes).key(&library, &model);
-        let path = self.folder.path().join(key.file());
+        let path = folder.join(key.file());
         let mut passport = Passport::new(key, plan.as_bytes(), tensors, 1, 0.0, "the test".into());
         passport.golden = Some(golden::ask(&device, &library, &model, plan.as_bytes(), MAX_BATCH)?);
         passport.keep(&path, plan.as_bytes())?;
@@ -231,6 +239,32 @@ fn lanes_may_finish_in_any_order() {
         assert!(first.completed >= second.completed);
         Ok(())
     });
+}
+
+#[test]
+fn a_batch_waits_for_its_frames_and_its_end_for_the_batch() {
+    let test = "backend::a_batch_waits_for_its_frames_and_its_end_for_the_batch";
+    if !inside() {
+        return passes(test, &[("STANDIN_DEVICE", "discrete")]);
+    }
+    tell(Bench::toy(1).map(|bench| {
+        let mut rig = bench.rig();
+        // Its frames are on their way for as long as the stream of uploads stands still.
+        hold(compute(0) + 1, true);
+        rig.submit(&[5]);
+        assert!(rig.backend.poll(clock::now() + PATIENCE).is_none());
+        hold(compute(0) + 1, false);
+        assert_eq!(rig.complete().outputs[0].row(0), [5.0; 3]);
+        // Who lets go of the backend waits until the device has.
+        hold(compute(0) + 1, true);
+        rig.submit(&[6]);
+        let Rig { backend, alive, .. } = rig;
+        let dropping = std::thread::spawn(move || drop(backend));
+        assert_eq!(alive(), 1);
+        hold(compute(0) + 1, false);
+        dropping.join().unwrap();
+        assert_eq!(alive(), 0);
+    }));
 }
 
 #[test]
@@ -518,6 +552,115 @@ fn a_plan_that_is_missing_or_broken_is_refused() {
         refused(&bench, &["not the plan of its passport", "ocelli engine build", "build_plans"]);
         bench.folder = tempfile::tempdir().unwrap();
         refused(&bench, &["there is no plan for it", "ocelli engine build"]);
+        Ok(())
+    });
+}
+
+// --- The whole program.
+
+/// A board with two models that the stand-in can run, each with a stream.
+fn board(folder: &Path) -> Result<(), String> {
+    let write =
+        |name: &str, text: &str| std::fs::write(folder.join(name), text).map_err(|why| why.to_string());
+    let sha256: String = sha2::Sha256::digest(b"a toy").iter().map(|byte| format!("{byte:02x}")).collect();
+    write("toy.onnx", "a toy")?;
+    write(
+        "toy.toml",
+        &format!(
+            "manifest_version = 1\nname = \"toy\"\nsource = \"this test\"\nlicence = \"MIT\"\nfile = \"toy.onnx\"\n\
+             sha256 = \"{sha256}\"\nprecision = \"fp32\"\nlabels = [\"red\", \"green\", \"blue\"]\n[input]\n\
+             tensor = \"image\"\nlayout = \"nhwc\"\ntype = \"f32\"\nsize = [{EDGE}, {EDGE}]\nchannels = \"rgb\"\n\
+             fit = \"stretch\"\nscale = [0.0039]\noffset = [0.0]\n[decoder]\nkind = \"classification\"\n\
+             output = \"brightest\"\nactivation = \"none\"\ntop = 1\n"
+        ),
+    )?;
+    let stream = |id: &str, model: &str| {
+        format!(
+            "[[streams]]\nid = \"{id}\"\nsource = {{ type = \"synthetic\" }}\nfps = 30\nsize = [64, 48]\n\
+             format = \"NV12\"\nlatency_bound_ms = 33\nmodel = \"{model}\"\n"
+        )
+    };
+    let board = format!(
+        "config_version = 1\n[accelerator]\nbackend = \"tensorrt\"\nmax_batch = {MAX_BATCH}\ncontexts = 2\n\
+         engine_cache = \"cache\"\n[models.one]\nmanifest = \"toy.toml\"\n[models.two]\nmanifest = \"toy.toml\"\n{}{}",
+        stream("a", "one"),
+        stream("b", "two")
+    );
+    write("board.toml", &board)
+}
+
+/// The program on the stand-ins, which this process runs on too: its exit code, what it said, and what it wrote.
+fn ocelli(folder: &Path, arguments: &[&str]) -> (Option<i32>, String) {
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_ocelli"))
+        .args(arguments)
+        .current_dir(folder)
+        // What a process still holds when it exits is nobody's leak.
+        .env("ASAN_OPTIONS", "detect_leaks=0")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(!said.contains("Sanitizer"), "{said}");
+    (output.status.code(), said)
+}
+
+#[test]
+fn the_program_runs_a_board_and_stops_a_model_that_answers_wrongly() {
+    on_all_kinds("backend::the_program_runs_a_board_and_stops_a_model_that_answers_wrongly", || {
+        let mut bench = Bench::new(2);
+        let folder = tempfile::tempdir().unwrap();
+        board(folder.path())?;
+        let says = |arguments: &[&str], code: i32, says: &[&str]| {
+            let (found, said) = ocelli(folder.path(), arguments);
+            let missing: Vec<_> = says.iter().filter(|says| !said.contains(**says)).collect();
+            assert!(
+                found == Some(code) && missing.is_empty(),
+                "{arguments:?} gives {found:?}, not {missing:?}: {said}"
+            );
+        };
+        let missing = ["there is no plan for it", "ocelli engine build", "build_plans"];
+        says(&["run", "board.toml"], 65, &missing);
+        let models = Board::load(&folder.path().join("board.toml")).unwrap().models;
+        let cache = folder.path().join("cache");
+        for model in models {
+            bench.keep(&cache, model, -1, "f32")?;
+        }
+        says(&["engine", "verify", "board.toml"], 0, &["whole, loads, and answers as it did"]);
+        let run = ["run", "board.toml", "--for", "1", "--results", "r.jsonl", "--summary", "s.json"];
+        let results = || {
+            let text = std::fs::read_to_string(folder.path().join("r.jsonl")).unwrap();
+            let count = |text: &str, id: &str, what: &str| {
+                let of = format!("\"stream\":\"{id}\"");
+                text.lines().filter(|line| line.contains(&of) && line.contains(what)).count()
+            };
+            let failed = "\"backend_failed\"";
+            let served = "\"detections\":[{";
+            ["a", "b"].map(|id| (count(&text, id, served), count(&text, id, failed)))
+        };
+        assert_eq!(ocelli(folder.path(), &run).0, Some(0));
+        let [a, b] = results();
+        assert!(a.0 > 10 && b.0 > 10 && a.1 + b.1 == 0, "{a:?} {b:?}");
+        let summary: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(folder.path().join("s.json")).unwrap()).unwrap();
+        let copied = summary["copied_bytes"]["accelerator"].as_u64().unwrap();
+        assert_eq!(copied > 0, std::env::var_os("STANDIN_REGISTER").is_some(), "{copied}");
+
+        bench.folder = tempfile::tempdir().unwrap();
+        for file in std::fs::read_dir(&cache).unwrap().map(|entry| entry.unwrap().path()) {
+            std::fs::copy(&file, bench.folder.path().join(file.file_name().unwrap())).unwrap();
+        }
+        bench.forge("two", |passport| passport.golden.as_mut().unwrap().answers[0][0][0] += 50.0);
+        for file in std::fs::read_dir(bench.folder.path()).unwrap().map(|entry| entry.unwrap().path()) {
+            std::fs::copy(&file, cache.join(file.file_name().unwrap())).unwrap();
+        }
+        says(
+            &["engine", "verify", "board.toml"],
+            65,
+            &["model two", "does not answer as when its plan was built"],
+        );
+        let (_, said) = ocelli(folder.path(), &run);
+        assert!(said.contains("model two is stopped"), "{said}");
+        let [a, b] = results();
+        assert!(a.0 > 10 && a.1 == 0 && b.0 == 0 && b.1 > 10, "{a:?} {b:?}: {said}");
         Ok(())
     });
 }
