@@ -21,7 +21,7 @@ use crate::pool::FrameRef;
 use crate::stats::{Copies, CopyStage};
 use crate::time::Instant;
 use half::f16;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// What all lanes are like.
 #[derive(Clone, Debug)]
@@ -37,6 +37,9 @@ pub struct Plan {
     /// Counts what is copied.
     pub copies: Arc<Copies>,
 }
+
+/// Signals that the driver may still give: the stream that they wait for has failed.
+static KEPT: Mutex<Vec<Arc<Signal>>> = Mutex::new(Vec::new());
 
 /// See the module.
 #[derive(Debug)]
@@ -328,8 +331,7 @@ impl Drop for Lane {
         let waited = self.stream.synchronize();
         let uploaded = self.upload.as_ref().map_or(Ok(()), |upload| upload.stream.synchronize());
         if waited.and(uploaded).is_err() {
-            // The driver may still have it.
-            std::mem::forget(self.signal.clone());
+            KEPT.lock().unwrap_or_else(PoisonError::into_inner).push(self.signal.clone());
         }
     }
 }
