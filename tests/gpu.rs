@@ -7,7 +7,7 @@
 #[path = "common/conformance.rs"]
 mod conformance;
 mod onnx;
-#[path = "gpu/rows.rs"]
+#[path = "common/rows.rs"]
 mod rows;
 
 use conformance::{BRIGHT, MAX_BATCH, conforms, rig};

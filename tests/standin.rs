@@ -16,3 +16,5 @@ mod backend;
 mod build;
 #[path = "standin/kernels.rs"]
 mod kernels;
+#[path = "common/rows.rs"]
+mod rows;

@@ -1,9 +1,8 @@
 //! The kernels' launch.
 
 use super::build::{fails, inside, passes, tell};
-use half::f16;
+use super::rows;
 use ocelli::image::{ImageLayout, PixelFormat};
-use ocelli::infer::preprocess::{Preprocessor, Row};
 use ocelli::infer::tensorrt::cuda::Device;
 use ocelli::infer::tensorrt::kernels::{FRAME_BYTES, Frame, Kernels};
 use ocelli::model::{Channels, Element, Fit, Input, TensorLayout};
@@ -21,34 +20,6 @@ fn input(element: Element, layout: TensorLayout, channels: Channels) -> Input {
         scale: [0.9, 1.0, 1.1],
         offset: [1.0, 2.0, 3.0],
     }
-}
-
-/// The rows that the CPU makes of frames, as bytes.
-fn expected(input: &Input, frames: &[(ImageLayout, &[u8])]) -> Vec<u8> {
-    let mut preprocessor = Preprocessor::new(input);
-    let length = (input.width * input.height) as usize * input.channels.count();
-    let mut all = Vec::new();
-    for (layout, bytes) in frames {
-        preprocessor.prepare(layout.format, layout.width, layout.height);
-        match input.element {
-            Element::F32 => {
-                let mut row = vec![0.0; length];
-                preprocessor.run(bytes, layout, Row::F32(&mut row)).unwrap();
-                all.extend(row.iter().flat_map(|element| element.to_ne_bytes()));
-            }
-            Element::F16 => {
-                let mut row = vec![f16::ZERO; length];
-                preprocessor.run(bytes, layout, Row::F16(&mut row)).unwrap();
-                all.extend(row.iter().flat_map(|element| element.to_ne_bytes()));
-            }
-            Element::U8 => {
-                let mut row = vec![0; length];
-                preprocessor.run(bytes, layout, Row::U8(&mut row)).unwrap();
-                all.extend(row);
-            }
-        }
-    }
-    all
 }
 
 /// Pre-processes batches of two frames of every format, in memory that both sides see.
@@ -78,7 +49,7 @@ fn work() -> Result<(), String> {
                     .copy_from_slice(&frame.bytes());
             }
             let (one, two) = slots.bytes().split_at(first);
-            let expected = expected(input, &[(layouts[0], one), (layouts[1], two)]);
+            let expected = rows::by_the_cpu(input, &[(layouts[0], one), (layouts[1], two)]);
             let rows = device.pinned(expected.len()).map_err(|why| said(&why))?;
             // SAFETY: frames, descriptions and rows outlive the stream's work, which is waited for below.
             let launched = unsafe { kernels.launch(&stream, descriptions.address(), 2, rows.address()) };
