@@ -132,6 +132,8 @@ def pack(folder):
     """Makes a folder for a machine on which nothing can be built."""
     folder.mkdir(parents=True, exist_ok=True)
     programs = built()
+    for old in [*TESTS, "ocelli"]:
+        (folder / old).unlink(missing_ok=True)
     libraries = {}
     for name, program in programs.items():
         shutil.copy2(program, folder / name)

@@ -51,6 +51,12 @@ class Skipped(Exception):
     """A step can't be run here."""
 
 
+def reason(text):
+    """Why a program failed: the first panic of a test, else its last words."""
+    panicked = re.search(r"panicked at .*\n(.+)", text)
+    return panicked.group(1).strip() if panicked else last_line(text)
+
+
 def last_line(text):
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1] if lines else "it said nothing"
@@ -92,7 +98,7 @@ class Run:
             raise Failed(f"took longer than {left:.0f} s") from why
         if started.returncode != 0:
             sys.stderr.write(errors[-4000:] + out[-4000:])
-            raise Failed(f"exit {started.returncode}: {last_line(errors) if errors.strip() else last_line(out)}")
+            raise Failed(f"exit {started.returncode}: {reason(errors if errors.strip() else out)[:300]}")
         return out, errors
 
     def ocelli(self, arguments, limit):
