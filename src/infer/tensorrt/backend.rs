@@ -37,8 +37,17 @@ pub struct Settings<'a> {
     pub cache: &'a Path,
     /// Bytes of the largest frame.
     pub frame_bytes: usize,
-    /// Plans that are missing may be built: who tells how far that is, by the model's name, and who builds.
-    pub build: Option<(&'a dyn Fn(&str) -> Progress, &'a str)>,
+    /// Plans that are missing may be built.
+    pub build: Option<Building<'a>>,
+}
+
+/// How missing plans are built.
+#[derive(Clone, Copy)]
+pub struct Building<'a> {
+    /// Who tells how far a model of this name is.
+    pub progress: &'a dyn Fn(&str) -> Progress,
+    /// The program that builds, for the passport.
+    pub by: &'a str,
 }
 
 impl fmt::Debug for Settings<'_> {
@@ -155,11 +164,11 @@ fn plan(
                  accelerator.build_plans is true"
             ),
         }),
-        (Err(why), Some((progress, built_by))) => {
+        (Err(why), Some(Building { progress, by })) => {
             log::info!("{}: {why}; building it", model.id);
             let progress = progress(&model.id);
             let (path, passport) =
-                builder::build(library, Some(device), model, request, settings.cache, built_by, &progress)?;
+                builder::build(library, Some(device), model, request, settings.cache, by, &progress)?;
             let plan = passport.plan(&path).map_err(InferError::System)?;
             Ok((plan, passport))
         }

@@ -229,9 +229,10 @@ impl Signal {
         match status {
             PENDING => None,
             0 => Some((at, Ok(()))),
-            // SAFETY: `come` stored what was such a value.
             failed => {
-                Some((at, Err(DriverError(unsafe { std::mem::transmute::<u32, CUresult>(failed) }).into())))
+                // SAFETY: `come` stored what was such a value.
+                let failed = unsafe { std::mem::transmute::<u32, CUresult>(failed) };
+                Some((at, Err(DriverError(failed).into())))
             }
         }
     }
