@@ -223,6 +223,18 @@ fn conforms_where_work_can_not_be_recorded() {
 }
 
 #[test]
+fn what_fails_while_it_is_recorded_leaves_nothing_behind() {
+    let test = "backend::what_fails_while_it_is_recorded_leaves_nothing_behind";
+    if inside() {
+        return tell(Bench::toy(1).map(|bench| works(bench.rig())));
+    }
+    // The first time that each of them is called is without recording.
+    for call in ["cuLaunchKernel:2", "enqueueV3:2", "cuMemcpyDtoHAsync_v2:2"] {
+        passes(test, &[("STANDIN_FAIL", call)]);
+    }
+}
+
+#[test]
 fn lanes_may_finish_in_any_order() {
     on_all_kinds("backend::lanes_may_finish_in_any_order", || {
         let mut rig = Bench::toy(2)?.rig();

@@ -73,7 +73,7 @@ fn open(
         shares_profiles: library.version().shares_profiles(),
         copies: Arc::default(),
     };
-    let lane = Lane::new(&made, &networks, 0, &Waker::new())?;
+    let lane = Lane::new(&made, &networks, 0, &Waker::new()).map_err(|(_, why)| why)?;
     Ok((networks, lane))
 }
 
