@@ -17,7 +17,7 @@ use ocelli::image::{ImageLayout, PixelFormat};
 use ocelli::infer::onnxruntime::{self, OnnxRuntime};
 use ocelli::infer::tensorrt::cuda::Device;
 use ocelli::infer::tensorrt::kernels::{FRAME_BYTES, Frame, Kernels};
-use ocelli::infer::tensorrt::{Progress, Settings, TensorRt};
+use ocelli::infer::tensorrt::{Building, Progress, Settings, TensorRt};
 use ocelli::infer::{Backend, Capabilities};
 use ocelli::job::{Batch, BatchFault, BatchJob, Job};
 use ocelli::model::{Channels, Element, Fit, Input, Model, TensorLayout};
@@ -237,7 +237,7 @@ fn golden_picture_of_persons_is_seen_as_the_cpu_sees_it() {
             max_batch: 4,
             cache: cache.path(),
             frame_bytes: 768 * 576 * 3,
-            build: Some((&silent, "test")),
+            build: Some(Building { progress: &silent, by: "test" }),
         };
         let copies = Arc::new(Copies::default());
         let mut gpu = TensorRt::open(&settings, std::slice::from_ref(&model), &copies, &waker).unwrap();
@@ -313,7 +313,7 @@ fn conforms_as_all_do() {
             max_batch: MAX_BATCH,
             cache: folder.path(),
             frame_bytes: 4096,
-            build: Some((&silent, "test")),
+            build: Some(Building { progress: &silent, by: "test" }),
         };
         let open = |waker: &Waker| {
             TensorRt::open(&settings, std::slice::from_ref(&model), &Arc::default(), waker).unwrap()

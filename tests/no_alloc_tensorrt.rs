@@ -9,7 +9,7 @@ mod malloc;
 use common::running;
 use malloc::{handles_frames, of_threads};
 use ocelli::board::BackendSpec;
-use ocelli::infer::tensorrt::{Progress, Settings, TensorRt};
+use ocelli::infer::tensorrt::{Building, Progress, Settings, TensorRt};
 use ocelli::model::Model;
 use ocelli::platform::Waker;
 use ocelli::stats::{Copies, CopyStage};
@@ -40,7 +40,7 @@ fn no_allocation_for_a_frame_on_tensorrt() {
         max_batch: 4,
         cache: cache.path(),
         frame_bytes,
-        build: Some((&silent, "test")),
+        build: Some(Building { progress: &silent, by: "test" }),
     };
     let (waker, copies) = (Waker::new(), Arc::new(Copies::default()));
     let backend = TensorRt::open(&settings, &board.models, &copies, &waker).expect("TensorRT and the model");

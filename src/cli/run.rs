@@ -298,20 +298,20 @@ fn open_tensorrt(
     waker: &Waker,
 ) -> Result<Box<dyn Backend<FrameRef>>, Failure> {
     use crate::cli::engine::tensorrt::announce;
-    use ocelli::infer::tensorrt::{Progress, Settings, TensorRt};
+    use ocelli::infer::tensorrt::{Building, Progress, Settings, TensorRt};
     let BackendSpec::TensorRt { device, engine_cache, contexts, build_plans } = &board.accelerator.backend
     else {
         return Err(Failure::new(Exit::Internal, "the board's accelerator is not TensorRT"));
     };
     let progress = |model: &str| Progress::new(announce(model.to_owned()));
-    let built_by = format!("ocelli {VERSION}");
+    let by = format!("ocelli {VERSION}");
     let settings = Settings {
         device: *device,
         lanes: *contexts,
         max_batch: board.accelerator.max_batch,
         cache: engine_cache,
         frame_bytes: runtime::shares(board, 1).iter().map(|share| share.slot_bytes).max().unwrap_or(0),
-        build: build_plans.then_some((&progress, &built_by)),
+        build: build_plans.then_some(Building { progress: &progress, by: &by }),
     };
     let opened = TensorRt::open(&settings, &board.models, copies, waker);
     Ok(Box::new(opened.map_err(refused)?))

@@ -37,8 +37,17 @@ pub struct Settings<'a> {
     pub cache: &'a Path,
     /// Bytes of the largest frame.
     pub frame_bytes: usize,
-    /// Plans that are missing may be built: who tells how far that is, by the model's name, and who builds.
-    pub build: Option<(&'a dyn Fn(&str) -> Progress, &'a str)>,
+    /// Plans that are missing may be built.
+    pub build: Option<Building<'a>>,
+}
+
+/// How missing plans are built.
+#[derive(Clone, Copy)]
+pub struct Building<'a> {
+    /// Who tells how far a model of this name is.
+    pub progress: &'a dyn Fn(&str) -> Progress,
+    /// The program that builds, for the passport.
+    pub by: &'a str,
 }
 
 impl fmt::Debug for Settings<'_> {
@@ -93,9 +102,10 @@ impl TensorRt {
         let mut networks = Vec::new();
         let mut passports = Vec::new();
         for model in models {
-            let bad = |what| InferError::Model { model: model.id.clone(), file: model.file.clone(), what };
             let (plan, passport) = plan(settings, &library, &device, model, &request)?;
-            networks.push(Network::load(&device, &library, model, &plan, max_batch).map_err(bad)?);
+            networks.push(
+                Network::load(&device, &library, model, &plan, max_batch).map_err(|what| bad(model, what))?,
+            );
             passports.push(passport);
         }
         let plan = Plan {
@@ -106,7 +116,10 @@ impl TensorRt {
             copies: copies.clone(),
         };
         let lanes = (0..settings.lanes.max(1)).map(|number| Lane::new(&plan, &networks, number, waker));
-        let mut lanes = lanes.collect::<Result<Vec<_>, _>>().map_err(InferError::System)?;
+        let mut lanes = lanes.collect::<Result<Vec<_>, _>>().map_err(|(model, what)| match model {
+            Some(index) => bad(&models[index], what),
+            None => InferError::System(what),
+        })?;
         let stopped = check(&device, models, &networks, &passports, &mut lanes)?;
         let capabilities = Capabilities {
             name: format!("{} on {}", library.version(), found.name),
@@ -135,6 +148,10 @@ impl TensorRt {
     }
 }
 
+fn bad(model: &Model, what: String) -> InferError {
+    InferError::Model { model: model.id.clone(), file: model.file.clone(), what }
+}
+
 /// A model's plan, found or, where that is allowed, built.
 fn plan(
     settings: &Settings<'_>,
@@ -147,19 +164,18 @@ fn plan(
         .and_then(|(path, passport)| Ok((passport.plan(&path)?, passport)));
     match (found, settings.build) {
         (Ok(found), _) => Ok(found),
-        (Err(why), None) => Err(InferError::Model {
-            model: model.id.clone(),
-            file: model.file.clone(),
-            what: format!(
-                "{why}; \"ocelli engine build\" with this board builds it, or at its start where \
+        (Err(why), None) => Err(bad(
+            model,
+            format!(
+                "{why}; \"ocelli engine build\" with this board builds it, or its start does where \
                  accelerator.build_plans is true"
             ),
-        }),
-        (Err(why), Some((progress, built_by))) => {
+        )),
+        (Err(why), Some(Building { progress, by })) => {
             log::info!("{}: {why}; building it", model.id);
             let progress = progress(&model.id);
             let (path, passport) =
-                builder::build(library, Some(device), model, request, settings.cache, built_by, &progress)?;
+                builder::build(library, Some(device), model, request, settings.cache, by, &progress)?;
             let plan = passport.plan(&path).map_err(InferError::System)?;
             Ok((plan, passport))
         }
@@ -204,11 +220,9 @@ fn check(
         }
     }
     match reasons.pop() {
-        Some((index, why)) if stopped.iter().all(Option::is_some) => Err(InferError::Model {
-            model: models[index].id.clone(),
-            file: models[index].file.clone(),
-            what: format!("it does not answer as when its plan was built: {why}"),
-        }),
+        Some((index, why)) if stopped.iter().all(Option::is_some) => {
+            Err(bad(&models[index], format!("it does not answer as when its plan was built: {why}")))
+        }
         _ => Ok(stopped),
     }
 }

@@ -93,10 +93,15 @@ impl Lane {
     /// The lane of this `number`, with everything run twice.
     ///
     /// # Errors
-    /// Why not: there is no memory, or a model can't be run.
-    pub fn new(plan: &Plan, networks: &[Network], number: u16, waker: &Waker) -> Result<Self, String> {
+    /// There is no memory, or a model can't be run: its index, and why.
+    pub fn new(
+        plan: &Plan,
+        networks: &[Network],
+        number: u16,
+        waker: &Waker,
+    ) -> Result<Self, (Option<usize>, String)> {
         let Plan { device, max_batch, frame_bytes, .. } = plan;
-        let said = |why: CudaError| why.to_string();
+        let said = |why: CudaError| (None, format!("no lane on the device: {why}"));
         let most = |bytes: fn(&Network) -> usize| networks.iter().map(bytes).max().unwrap_or(0);
         let batch = usize::from(*max_batch);
         let pitch = frame_bytes.next_multiple_of(ALIGNMENT);
@@ -126,11 +131,10 @@ impl Lane {
             unusable: 0,
             broken: None,
         };
-        for network in networks {
+        for (index, network) in networks.iter().enumerate() {
             let first =
                 if plan.shares_profiles { None } else { Some(i32::from(number) * i32::from(*max_batch)) };
-            let programs =
-                lane.program(network, first).map_err(|why| format!("model {}: {why}", network.id))?;
+            let programs = lane.program(network, first).map_err(|why| (Some(index), why))?;
             lane.programs.push(programs);
         }
         Ok(lane)

@@ -31,7 +31,7 @@ pub mod signature;
 pub mod stream;
 
 #[cfg(feature = "tensorrt")]
-pub use backend::{Settings, TensorRt};
+pub use backend::{Building, Settings, TensorRt};
 #[cfg(feature = "tensorrt")]
 pub use progress::{Progress, Step};
 

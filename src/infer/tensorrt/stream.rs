@@ -124,8 +124,16 @@ impl Stream {
         // Whatever has come of it, the stream is to work again.
         // SAFETY: as above.
         let ended = unsafe { result::stream::end_capture(self.raw()) };
-        worked?;
-        let recorded = ended.map_err(said)?;
+        let recorded = match (worked, ended) {
+            (Ok(()), ended) => ended.map_err(said)?,
+            (Err(why), ended) => {
+                if let Some(part) = ended.ok().filter(|graph| !graph.is_null()) {
+                    // SAFETY: it is ours.
+                    let _ = unsafe { result::graph::destroy(part) };
+                }
+                return Err(why);
+            }
+        };
         // SAFETY: what was recorded is whole.
         let graph = unsafe { result::graph::instantiate(recorded, sys::CUgraphInstantiate_flags(0)) };
         // SAFETY: it is ours, and not needed any more.
@@ -229,9 +237,10 @@ impl Signal {
         match status {
             PENDING => None,
             0 => Some((at, Ok(()))),
-            // SAFETY: `come` stored what was such a value.
             failed => {
-                Some((at, Err(DriverError(unsafe { std::mem::transmute::<u32, CUresult>(failed) }).into())))
+                // SAFETY: `come` stored what was such a value.
+                let failed = unsafe { std::mem::transmute::<u32, CUresult>(failed) };
+                Some((at, Err(DriverError(failed).into())))
             }
         }
     }
