@@ -334,7 +334,7 @@ std::uint64_t Engine::context_memory() const noexcept { return tensorrt::context
 
 Context::Context(const Engine &loaded) : engine(loaded.get()) {
     logger().reason("");
-    context.reset(engine->createExecutionContext());
+    context.reset(bare_context(*engine));
     if (!context) {
         fail(logger().reason("no execution context can be made"));
     }
@@ -348,6 +348,18 @@ bool Context::set_shape(std::size_t index, rust::Slice<const std::int64_t> shape
     nvinfer1::Dims dims{};
     const char *name = engine->getIOTensorName(static_cast<std::int32_t>(index));
     return name != nullptr && to_dims(shape.data(), shape.size(), dims) && context->setInputShape(name, dims);
+}
+
+void Context::set_memory(std::uint64_t address, std::uint64_t bytes) noexcept {
+    tensorrt::set_memory(*context, reinterpret_cast<void *>(address), bytes);
+}
+
+rust::Vec<std::int64_t> Context::tensor_shape(std::size_t index) const {
+    const char *name = engine->getIOTensorName(static_cast<std::int32_t>(index));
+    if (name == nullptr) {
+        fail("there is no IO tensor number " + std::to_string(index));
+    }
+    return shape(context->getTensorShape(name));
 }
 
 bool Context::set_address(std::size_t index, std::uint64_t address) noexcept {

@@ -69,7 +69,7 @@ class Engine {
     Engine(const Library &library, rust::Slice<const std::uint8_t> plan, std::int32_t dla_core);
 
     rust::Vec<IoTensor> tensors() const;
-    // Bytes of device memory that each context takes.
+    // Bytes of device memory that a context works in.
     std::uint64_t context_memory() const noexcept;
 
     nvinfer1::ICudaEngine *get() const noexcept { return engine.get(); }
@@ -80,15 +80,20 @@ class Engine {
     std::unique_ptr<nvinfer1::ICudaEngine> engine;
 };
 
-// An execution context: one batch at a time.
+// An execution context: one batch at a time, in memory that the caller gives it.
 class Context {
   public:
     explicit Context(const Engine &loaded);
+
+    // Where it works: as much device memory as its engine says.
+    void set_memory(std::uint64_t address, std::uint64_t bytes) noexcept;
 
     // The optimization profile whose shapes follow, and the CUDA stream that switches to it.
     bool select_profile(std::int32_t profile, std::uint64_t cuda_stream) noexcept;
     // The shape of the input tensor `index`.
     bool set_shape(std::size_t index, rust::Slice<const std::int64_t> shape) noexcept;
+    // The shape of the IO tensor `index` for the input shapes that were set; a dimension that is still open is -1.
+    rust::Vec<std::int64_t> tensor_shape(std::size_t index) const;
     // Where the IO tensor `index` lies, as the device sees it.
     bool set_address(std::size_t index, std::uint64_t address) noexcept;
     // Puts the network's work into a CUDA stream.

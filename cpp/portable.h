@@ -144,6 +144,23 @@ inline std::uint64_t context_memory(const nvinfer1::ICudaEngine &engine) {
 #endif
 }
 
+// A context without scratch memory of its own: contexts that never run at once share a piece.
+inline nvinfer1::IExecutionContext *bare_context(nvinfer1::ICudaEngine &engine) {
+#if OCELLI_RTX || OCELLI_TENSORRT >= 1000
+    return engine.createExecutionContext(nvinfer1::ExecutionContextAllocationStrategy::kUSER_MANAGED);
+#else
+    return engine.createExecutionContextWithoutDeviceMemory();
+#endif
+}
+
+inline void set_memory(nvinfer1::IExecutionContext &context, void *memory, [[maybe_unused]] std::uint64_t bytes) {
+#if OCELLI_RTX || OCELLI_TENSORRT >= 1001
+    context.setDeviceMemoryV2(memory, static_cast<std::int64_t>(bytes));
+#else
+    context.setDeviceMemory(memory);
+#endif
+}
+
 #if OCELLI_RTX || OCELLI_TENSORRT >= 1000
 #define OCELLI_PROGRESS 1
 #else

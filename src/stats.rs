@@ -137,11 +137,14 @@ pub enum CopyStage {
     SyntheticFill,
     /// A frame kept for an annotated picture.
     Pictures,
+    /// A frame that the accelerator could not read where it lay.
+    Accelerator,
 }
 
 impl CopyStage {
     /// All stages.
-    pub const ALL: [Self; 4] = [Self::Capture, Self::DecoderEstimated, Self::SyntheticFill, Self::Pictures];
+    pub const ALL: [Self; 5] =
+        [Self::Capture, Self::DecoderEstimated, Self::SyntheticFill, Self::Pictures, Self::Accelerator];
 
     /// The word used in summaries and metrics.
     #[must_use]
@@ -151,6 +154,7 @@ impl CopyStage {
             Self::DecoderEstimated => "decoder_estimated",
             Self::SyntheticFill => "synthetic_fill",
             Self::Pictures => "pictures",
+            Self::Accelerator => "accelerator",
         }
     }
 }

@@ -2,182 +2,27 @@
 //! ONNX Runtime with the real library.
 #![allow(clippy::unwrap_used)]
 
+#[path = "common/conformance.rs"]
+mod conformance;
 mod onnx;
+
+use conformance::{MAX_BATCH, PATIENCE, Rig, conforms, rig};
 
 use ocelli::image::{ImageLayout, PixelFormat};
 use ocelli::infer::blocking::{Blocking, Engine};
 use ocelli::infer::onnxruntime::{OnnxRuntime, Settings};
 use ocelli::infer::simulated::{self, Simulated};
-use ocelli::infer::{Backend, Capabilities, InferError};
-use ocelli::job::{Batch, BatchFault, BatchJob, Job};
+use ocelli::infer::{Capabilities, InferError};
+use ocelli::job::{Batch, BatchFault};
 use ocelli::model::{Activation, Anchors, Decoder, Element, Model, Suppression, TensorLayout, YoloHead};
 use ocelli::platform::{Waker, clock};
 use ocelli::pool::{FrameRef, Pool, ShareSpec};
-use ocelli::stream::{ModelId, StreamId};
+use ocelli::stream::StreamId;
 use ocelli::time::Instant;
 use onnx::{EDGE, TABLE, TOY, Toy, manifest};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
-
-const MAX_BATCH: u16 = 4;
-/// Longer than anything here takes, so that a hang is a failure and not a hang.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// Marks that work, and marks that make a batch fail.
-const DARK: u8 = 5;
-const BRIGHT: u8 = 250;
-
-/// A backend under test with its clock and its frames.
-struct Rig<P> {
-    backend: Box<dyn Backend<P>>,
-    waker: Waker,
-    /// `None`: the real clock.
-    virtual_now: Option<Instant>,
-    /// A frame that carries a mark.
-    frame: Box<dyn Fn(u8) -> P>,
-    /// Frames that are alive.
-    alive: Box<dyn Fn() -> usize>,
-    /// What the backend answers for a mark.
-    answer: fn(u8) -> [f32; 3],
-}
-
-impl<P> Rig<P> {
-    fn now(&self) -> Instant {
-        self.virtual_now.unwrap_or_else(clock::now)
-    }
-
-    /// A batch of frames with these marks, which are also their sequence numbers.
-    fn batch(&self, marks: &[u8]) -> Box<Batch<P>> {
-        let mut batch = self.backend.capabilities().new_batch();
-        self.fill(&mut batch, marks);
-        batch
-    }
-
-    fn fill(&self, batch: &mut Batch<P>, marks: &[u8]) {
-        let now = self.now();
-        let job = |&mark: &u8| Job {
-            stream: StreamId(0),
-            sequence: u64::from(mark),
-            model: ModelId(0),
-            captured: now,
-            arrived: now,
-            deadline: now + Duration::from_millis(100),
-        };
-        batch.jobs.extend(marks.iter().map(|mark| BatchJob { job: job(mark), payload: (self.frame)(*mark) }));
-    }
-
-    fn submit(&mut self, marks: &[u8]) {
-        let (now, batch) = (self.now(), self.batch(marks));
-        if let Err(batch) = self.backend.submit(now, batch) {
-            panic!("{marks:?} refused: {:?}", batch.fault);
-        }
-    }
-
-    /// Waits for the next completion.
-    fn complete(&mut self) -> Box<Batch<P>> {
-        let give_up = clock::now() + PATIENCE;
-        loop {
-            let now = self.now();
-            if let Some(batch) = self.backend.poll(now) {
-                assert!(batch.completed <= now && batch.completed >= batch.submitted);
-                assert!(batch.service <= batch.completed.since(batch.submitted));
-                return batch;
-            }
-            match (self.virtual_now, self.backend.poll_at()) {
-                (Some(_), Some(at)) => self.virtual_now = Some(at),
-                (Some(_), None) => panic!("nothing will ever complete"),
-                (None, at) => self.waker.wait_until(at),
-            }
-            assert!(clock::now() < give_up, "no completion");
-        }
-    }
-}
-
-/// The suite. Every second batch may fail for a reason of the backend's own, the one marked [`BRIGHT`].
-fn conforms<P: 'static>(mut working: Rig<P>, failing: Rig<P>) {
-    working.waker.attach();
-    hands_back_what_it_cannot_take(&mut working);
-    every_batch_comes_back_once_in_order(&mut working);
-    dropping_releases_everything(working);
-    failing.waker.attach();
-    a_fault_surfaces_and_passes(failing);
-}
-
-fn hands_back_what_it_cannot_take<P>(rig: &mut Rig<P>) {
-    let refused = |rig: &mut Rig<P>, batch: Box<Batch<P>>, jobs: usize, why: &str| {
-        let now = rig.now();
-        let Err(batch) = rig.backend.submit(now, batch) else { panic!("taken, though {why}") };
-        let fault = batch.fault.expect("a refusal has a reason");
-        assert!(fault.as_str().contains(why), "{fault:?} does not say {why:?}");
-        assert_eq!(batch.jobs.len(), jobs, "all jobs come back");
-    };
-    let empty = rig.batch(&[]);
-    refused(rig, empty, 0, "empty");
-    let mut unknown = rig.batch(&[1]);
-    unknown.model = ModelId(9);
-    refused(rig, unknown, 1, "model number 9");
-    let large = rig.batch(&[1; MAX_BATCH as usize + 1]);
-    refused(rig, large, usize::from(MAX_BATCH) + 1, "5 jobs");
-    let mut roomless = Box::new(Batch::with_capacity(1));
-    rig.fill(&mut roomless, &[1]);
-    refused(rig, roomless, 1, "room");
-
-    let in_flight = rig.backend.capabilities().in_flight;
-    for _ in 0..in_flight {
-        rig.submit(&[1]);
-    }
-    let too_many = rig.batch(&[2, 3]);
-    refused(rig, too_many, 2, "in flight");
-    for _ in 0..in_flight {
-        rig.complete();
-    }
-    assert_eq!((rig.alive)(), 0, "payloads are released with their batches");
-}
-
-/// Batches of all sizes, as many in flight as may be.
-fn every_batch_comes_back_once_in_order<P>(rig: &mut Rig<P>) {
-    let members = |batch: u8| (batch..=batch + batch % MAX_BATCH as u8).collect::<Vec<_>>();
-    let in_flight = rig.backend.capabilities().in_flight;
-    let mut submitted = 0;
-    for completed in 0..60 {
-        while submitted < 60 && usize::from(submitted - completed) < in_flight {
-            rig.submit(&members(submitted));
-            submitted += 1;
-        }
-        let batch = rig.complete();
-        let marks: Vec<u64> = batch.jobs.iter().map(|job| job.job.sequence).collect();
-        assert_eq!(
-            marks,
-            members(completed).into_iter().map(u64::from).collect::<Vec<_>>(),
-            "in order, whole"
-        );
-        assert_eq!(batch.fault, None);
-        for (index, mark) in members(completed).into_iter().enumerate() {
-            assert_eq!(batch.outputs[0].row(index), (rig.answer)(mark), "each row is its own job's");
-        }
-    }
-    let later = rig.now() + PATIENCE;
-    assert!(rig.backend.poll(later).is_none(), "nothing comes out that did not go in");
-    assert_eq!((rig.alive)(), 0, "payloads are released with their batches");
-}
-
-fn dropping_releases_everything<P>(mut rig: Rig<P>) {
-    for _ in 0..rig.backend.capabilities().in_flight {
-        rig.submit(&[1, 2]);
-    }
-    drop(rig.backend);
-    assert_eq!((rig.alive)(), 0, "a dropped backend holds no frames");
-}
-
-fn a_fault_surfaces_and_passes<P>(mut rig: Rig<P>) {
-    for _ in 0..3 {
-        for (marks, fails) in [([DARK, DARK], false), ([DARK, BRIGHT], true)] {
-            rig.submit(&marks);
-            let batch = rig.complete();
-            assert_eq!((batch.fault.is_some(), batch.jobs.len()), (fails, 2), "{:?}", batch.fault);
-        }
-    }
-}
 
 // ---------------------------------------------------------------------------------------------- simulated
 
@@ -245,27 +90,6 @@ impl Engine<FrameRef> for Echo {
             }
             batch.outputs[0].data[index * 3..][..3].fill(f32::from(mark));
         }
-    }
-}
-
-/// A rig with a real clock, and frames of its own share, every pixel the mark.
-fn rig(open: impl FnOnce(&Waker) -> Box<dyn Backend<FrameRef>>) -> Rig<FrameRef> {
-    let layout = ImageLayout::packed(PixelFormat::Rgb, EDGE, EDGE);
-    let spec = ShareSpec { slots: 64, slot_bytes: layout.extent().unwrap() };
-    let share = Pool::new(&[spec], false).unwrap().share(StreamId(0));
-    let waker = Waker::new();
-    let from = share.clone();
-    Rig {
-        backend: open(&waker),
-        waker,
-        virtual_now: None,
-        frame: Box::new(move |mark| {
-            let mut frame = from.take().expect("slots for every frame in flight");
-            frame.bytes_mut().fill(mark);
-            frame.freeze(layout).unwrap()
-        }),
-        alive: Box::new(move || share.slots() - share.free_slots()),
-        answer: |mark| [f32::from(mark); 3],
     }
 }
 

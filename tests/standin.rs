@@ -1,166 +1,20 @@
-//! The calls to CUDA, against a stand-in for its driver under AddressSanitizer: right arguments and right results, every
-//! failure an error, and nothing left behind or used after its end.
+//! The calls to CUDA and TensorRT, against stand-ins for both under AddressSanitizer: right arguments and right results,
+//! every failure an error with the jobs handed back, and nothing left behind or used after its end.
+//!
+//! Each test runs itself again in a process of its own, on the stand-ins.
 #![cfg(feature = "tensorrt")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-#![allow(unsafe_code, reason = "launching kernels")]
+#![allow(unsafe_code, reason = "launching kernels, and talking to the stand-ins")]
 
-use half::f16;
-use ocelli::image::{ImageLayout, PixelFormat};
-use ocelli::infer::preprocess::{Preprocessor, Row};
-use ocelli::infer::tensorrt::cuda::Device;
-use ocelli::infer::tensorrt::kernels::{FRAME_BYTES, Frame, Kernels};
-use ocelli::model::{Channels, Element, Fit, Input, TensorLayout};
-use std::io::Write;
-use std::path::Path;
-use std::process::Command;
-
-const ROOT: &str = env!("CARGO_MANIFEST_DIR");
-/// Set in the process that runs on the stand-in.
-const INSIDE: &str = "OCELLI_ON_STANDIN";
-
-fn input(element: Element, layout: TensorLayout, channels: Channels) -> Input {
-    Input {
-        tensor: "image".into(),
-        layout,
-        element,
-        width: 37,
-        height: 29,
-        channels,
-        fit: Fit::Letterbox,
-        fill: 114,
-        scale: [0.9, 1.0, 1.1],
-        offset: [1.0, 2.0, 3.0],
-    }
-}
-
-/// The rows that the CPU makes of frames, as bytes.
-fn expected(input: &Input, frames: &[(ImageLayout, &[u8])]) -> Vec<u8> {
-    let mut preprocessor = Preprocessor::new(input);
-    let length = (input.width * input.height) as usize * input.channels.count();
-    let mut all = Vec::new();
-    for (layout, bytes) in frames {
-        preprocessor.prepare(layout.format, layout.width, layout.height);
-        match input.element {
-            Element::F32 => {
-                let mut row = vec![0.0; length];
-                preprocessor.run(bytes, layout, Row::F32(&mut row)).unwrap();
-                all.extend(row.iter().flat_map(|element| element.to_ne_bytes()));
-            }
-            Element::F16 => {
-                let mut row = vec![f16::ZERO; length];
-                preprocessor.run(bytes, layout, Row::F16(&mut row)).unwrap();
-                all.extend(row.iter().flat_map(|element| element.to_ne_bytes()));
-            }
-            Element::U8 => {
-                let mut row = vec![0; length];
-                preprocessor.run(bytes, layout, Row::U8(&mut row)).unwrap();
-                all.extend(row);
-            }
-        }
-    }
-    all
-}
-
-/// Pre-processes batches of two frames of every format, in memory that both sides see.
-fn work() -> Result<(), String> {
-    let said = |why: &dyn std::fmt::Display| why.to_string();
-    let device = Device::open(0).map_err(|why| said(&why))?;
-    assert!(device.integrated && device.capability == 87);
-    let stream = device.stream(-1).map_err(|why| said(&why))?;
-    let inputs = [
-        input(Element::F32, TensorLayout::Nchw, Channels::Rgb),
-        input(Element::F16, TensorLayout::Nhwc, Channels::Bgr),
-        input(Element::U8, TensorLayout::Nchw, Channels::Gray),
-    ];
-    for input in &inputs {
-        let kernels = Kernels::load(&device, input).map_err(|why| said(&why))?;
-        for format in PixelFormat::ALL {
-            let layouts = [ImageLayout::packed(format, 64, 36), ImageLayout::packed(format, 51, 47)];
-            let [first, second] = layouts.map(|layout| layout.extent().unwrap());
-            let mut slots = device.pinned(first + second).map_err(|why| said(&why))?;
-            for (at, byte) in slots.bytes_mut().iter_mut().enumerate() {
-                *byte = (at.wrapping_mul(2_654_435_761) >> 13) as u8;
-            }
-            let mut descriptions = device.pinned(2 * FRAME_BYTES).map_err(|why| said(&why))?;
-            for (index, start) in [0, first].into_iter().enumerate() {
-                let frame = Frame::new(&layouts[index], slots.address() + start as u64, input).unwrap();
-                descriptions.bytes_mut()[index * FRAME_BYTES..][..FRAME_BYTES]
-                    .copy_from_slice(&frame.bytes());
-            }
-            let (one, two) = slots.bytes().split_at(first);
-            let expected = expected(input, &[(layouts[0], one), (layouts[1], two)]);
-            let rows = device.pinned(expected.len()).map_err(|why| said(&why))?;
-            // SAFETY: frames, descriptions and rows outlive the stream's work, which is waited for below.
-            let launched = unsafe { kernels.launch(&stream, descriptions.address(), 2, rows.address()) };
-            launched.map_err(|why| said(&why))?;
-            stream.synchronize().map_err(|why| said(&why))?;
-            assert!(rows.bytes() == expected, "{format:?} as {:?}", input.element);
-        }
-    }
-    Ok(())
-}
-
-/// Runs `work` in a process of its own, where `fail` fails, and gives what it said.
-fn on_stand_in(folder: &Path, fail: &str) -> String {
-    let asan = Command::new("cc").arg("-print-file-name=libasan.so").output().unwrap();
-    let output = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "kernels_on_the_stand_in", "--nocapture"])
-        .env(INSIDE, "1")
-        .env("STANDIN_FAIL", fail)
-        .env("LD_LIBRARY_PATH", folder)
-        .env("LD_PRELOAD", String::from_utf8(asan.stdout).unwrap().trim())
-        .output()
-        .unwrap();
-    let said = [output.stdout, output.stderr].concat();
-    let said = String::from_utf8_lossy(&said).into_owned();
-    assert!(output.status.success() && !said.contains("Sanitizer"), "{fail}: {said}");
-    said
-}
-
-#[test]
-fn kernels_on_the_stand_in() {
-    if std::env::var_os(INSIDE).is_some() {
-        let said = work().err().unwrap_or_else(|| "equal".to_owned());
-        std::io::stdout().lock().write_all(said.as_bytes()).unwrap();
-        return;
-    }
-    let folder = tempfile::tempdir().unwrap();
-    let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".into());
-    let status = Command::new(compiler)
-        .args([
-            "-std=c++17",
-            "-O1",
-            "-g",
-            "-shared",
-            "-fPIC",
-            "-Wall",
-            "-Wextra",
-            "-Werror",
-            "-ffp-contract=off",
-        ])
-        .args(["-fsanitize=address", "-o"])
-        .arg(folder.path().join("libcuda.so"))
-        .arg(Path::new(ROOT).join("tests/standin/cuda.cpp"))
-        .status();
-    assert!(status.unwrap().success());
-    assert!(on_stand_in(folder.path(), "").contains("equal"));
-    let calls = [
-        "cuInit",
-        "cuDeviceGet",
-        "cuDevicePrimaryCtxRetain",
-        "cuDeviceGetAttribute",
-        "cuCtxGetCurrent",
-        "cuCtxSetCurrent",
-        "cuStreamCreateWithPriority",
-        "cuModuleLoadData",
-        "cuModuleGetFunction",
-        "cuMemHostAlloc",
-        "cuMemHostGetDevicePointer_v2",
-        "cuLaunchKernel",
-        "cuStreamSynchronize",
-    ];
-    for call in calls {
-        let said = on_stand_in(folder.path(), call);
-        assert!(said.contains("told to fail") && !said.contains("equal"), "{call}: {said}");
-    }
-}
+#[path = "common/conformance.rs"]
+mod conformance;
+#[allow(dead_code)] // What it needs of it is little.
+mod onnx;
+#[path = "standin/backend.rs"]
+mod backend;
+#[path = "standin/build.rs"]
+mod build;
+#[path = "standin/kernels.rs"]
+mod kernels;
+#[path = "common/rows.rs"]
+mod rows;

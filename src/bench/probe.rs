@@ -190,6 +190,7 @@ impl<E: From<Trouble>> Runs<'_, E> {
             copies: Arc::new(Copies::default()),
             // What is stuck is to be seen in the figures.
             supervised: None,
+            sensors: None,
         };
         let running = Running::start(parts, || false).map_err(Trouble::Thread)?;
         let until = running.began() + SETTLING + time;

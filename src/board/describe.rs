@@ -188,7 +188,7 @@ impl fmt::Display for BackendSpec {
                 }
                 write!(f, ", sessions {sessions}, threads {threads}")
             }
-            Self::TensorRt { device, engine_cache, contexts } => {
+            Self::TensorRt { device, engine_cache, contexts, .. } => {
                 let cache = engine_cache.display();
                 write!(f, "tensorrt on device {device}, engines in {cache}, contexts {contexts}")
             }

@@ -277,7 +277,7 @@ pub enum BackendSpec {
         /// Computing threads of each session.
         threads: u16,
     },
-    /// NVIDIA TensorRT. Checked here; run where the build has it.
+    /// NVIDIA TensorRT, where the build has it.
     TensorRt {
         /// CUDA device number.
         device: u16,
@@ -285,6 +285,8 @@ pub enum BackendSpec {
         engine_cache: PathBuf,
         /// Execution contexts.
         contexts: u16,
+        /// Plans that are missing are built at the start.
+        build_plans: bool,
     },
 }
 

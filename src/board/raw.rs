@@ -328,6 +328,10 @@ pub(super) enum RawAccelerator {
         #[serde(default = "one")]
         #[schemars(range(min = 1, max = 16))]
         contexts: u16,
+        /// Build plans that are missing or don't fit when the run starts, which takes minutes. Without it such a start is
+        /// refused; "ocelli engine build" builds them.
+        #[serde(default)]
+        build_plans: bool,
     },
 }
 
@@ -395,15 +399,16 @@ pub(super) struct RawRealtime {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct RawPlatform {
     /// Types of the thermal zones to watch (`/sys/class/thermal/thermal_zone*/type`), compared without case.
+    /// Without any: all that there are.
     #[schemars(length(max = 64))]
     pub thermal_zones: Vec<String>,
-    /// Labels of the power rails to watch (`in*_label` of hwmon `ina3221`).
+    /// Labels of the power rails to watch (`in*_label` of a hwmon), compared without case. Without any: all of `ina3221`.
     #[schemars(length(max = 64))]
     pub power_rails: Vec<String>,
     /// Files with the GPU's load, 0 to 1000; the first that exists is read.
     #[schemars(length(max = 16))]
     pub gpu_load: Vec<PathBuf>,
-    /// Folders with the GPU's clocks (devfreq); the first that exists is read.
+    /// Folders with the GPU's clocks (devfreq); the first that exists is read. Without any: the one called `gpu`.
     #[schemars(length(max = 16))]
     pub gpu_clock: Vec<PathBuf>,
 }

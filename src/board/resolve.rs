@@ -471,9 +471,9 @@ impl Resolve<'_> {
                 let library = library.map(|path| path.0);
                 (max_batch, BackendSpec::OnnxRuntime { library, sessions, threads })
             }
-            RawAccelerator::TensorRt { max_batch, device, engine_cache, contexts } => {
+            RawAccelerator::TensorRt { max_batch, device, engine_cache, contexts, build_plans } => {
                 let engine_cache = engine_cache.0;
-                (max_batch, BackendSpec::TensorRt { device, engine_cache, contexts })
+                (max_batch, BackendSpec::TensorRt { device, engine_cache, contexts, build_plans })
             }
         };
         Accelerator { backend, max_batch }

@@ -9,6 +9,7 @@ use ocelli::board::{Board, MAX_STREAMS};
 use ocelli::platform::Waker;
 use ocelli::runtime::Host;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 #[derive(Debug, Args)]
@@ -133,9 +134,9 @@ impl Bench {
         let settings = self.settings();
         let mut accelerator = String::new();
         let mut open = |board: &Board, waker: &Waker| {
-            let backend = open_backend(board, waker).map_err(Stopped)?;
+            let backend = open_backend(board, &Arc::default(), waker).map_err(Stopped)?;
             accelerator.clone_from(&backend.capabilities().name);
-            let pool = open_pool(board, backend.capabilities().in_flight).map_err(Stopped)?;
+            let pool = open_pool(board, backend.as_ref()).map_err(Stopped)?;
             Ok(Opened { backend, pool })
         };
         let found = bench::measure(&board, &settings, &mut open, &mut |probe| {

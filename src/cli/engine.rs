@@ -28,7 +28,8 @@ struct Which {
     #[arg(long = "for", value_name = "CAPABILITY", value_parser = capability, value_delimiter = ',')]
     capabilities: Vec<i32>,
     /// Device memory that layers may use beside weights and activations, in MiB.
-    #[arg(long, value_name = "MIB", default_value = "256", value_parser = clap::value_parser!(u64).range(0..=65536))]
+    #[arg(long, value_name = "MIB", default_value_t = passport::WORKSPACE_MIB,
+        value_parser = clap::value_parser!(u64).range(0..=65536))]
     workspace_mib: u64,
     /// How long the builder looks for fast layers, 0 to 5; its own choice without.
     #[arg(long, value_name = "LEVEL", value_parser = clap::value_parser!(u8).range(0..=5))]
@@ -136,6 +137,10 @@ fn told(passport: &Passport) -> String {
         "\n  {} bytes of {} layers, SHA-256 {}",
         passport.bytes, passport.layers, passport.sha256
     );
+    text.push_str(match &passport.golden {
+        Some(_) => "\n  with its answers to the golden pictures",
+        None => "\n  without golden answers: it was built elsewhere",
+    });
     for tensor in &passport.tensors {
         let way = if tensor.input { "in " } else { "out" };
         let _ = write!(text, "\n  {way} {} {} {:?}", tensor.name, tensor.element, tensor.shape);
@@ -163,12 +168,14 @@ mod tensorrt {
 }
 
 #[cfg(feature = "tensorrt")]
-mod tensorrt {
+pub(super) mod tensorrt {
     use super::{Build, Verify, Which, told};
     use crate::cli::{Exit, Failure, VERSION, run, say};
     use ocelli::board::{BackendSpec, Board};
     use ocelli::infer::InferError;
     use ocelli::infer::tensorrt::builder::{self, Request, Target};
+    use ocelli::infer::tensorrt::cuda::Device;
+    use ocelli::infer::tensorrt::golden;
     use ocelli::infer::tensorrt::library::{self, Library};
     use ocelli::infer::tensorrt::signature::Tensor;
     use ocelli::infer::tensorrt::{Progress, Step};
@@ -183,14 +190,15 @@ mod tensorrt {
         library: Library,
         request: Request,
         folder: PathBuf,
-        /// Whether the plans' device is here.
-        here: bool,
+        /// The plans' device, where it is here.
+        device: Option<Device>,
     }
 
     impl Work {
         fn new(which: &Which) -> Result<Self, Failure> {
             let board = Board::load(&which.board)?;
-            let &BackendSpec::TensorRt { device: number, ref engine_cache, .. } = &board.accelerator.backend
+            let &BackendSpec::TensorRt { device: number, ref engine_cache, contexts, .. } =
+                &board.accelerator.backend
             else {
                 let message =
                     format!("{}: its accelerator is not TensorRT: it needs no plans", which.board.display());
@@ -204,8 +212,8 @@ mod tensorrt {
                 return Err(Failure::new(Exit::Usage, message));
             }
             let library = Library::open().map_err(refused)?;
-            let here = which.capabilities.is_empty();
-            let target = if here {
+            let mut opened = None;
+            let target = if which.capabilities.is_empty() {
                 let device = library::device(number).map_err(|why| {
                     let other =
                         if library.version().rtx { "; --for builds for devices elsewhere" } else { "" };
@@ -214,6 +222,7 @@ mod tensorrt {
                         format!("no plan can be built for a device here: {why}{other}"),
                     )
                 })?;
+                opened = Some(Device::open(number).map_err(refused)?);
                 Target::Here { device: device.name, capability: device.capability }
             } else if library.version().rtx {
                 let mut capabilities = which.capabilities.clone();
@@ -225,15 +234,14 @@ mod tensorrt {
                 return Err(Failure::new(Exit::Usage, message));
             };
             let request = Request {
-                target,
-                max_batch: board.accelerator.max_batch,
                 workspace_mib: which.workspace_mib,
                 level: which.level,
                 dla_core: which.dla,
+                ..Request::of_board(target, board.accelerator.max_batch, contexts)
             };
             let folder = engine_cache.clone();
             run::verify(&board)?;
-            Ok(Self { board, library, request, folder, here })
+            Ok(Self { board, library, request, folder, device: opened })
         }
 
         fn models<'a>(&'a self, which: &'a Which) -> impl Iterator<Item = &'a Model> {
@@ -274,6 +282,7 @@ mod tensorrt {
             let progress = Progress::new(announce(id.clone()));
             let built = builder::build(
                 &work.library,
+                work.device.as_ref(),
                 model,
                 &work.request,
                 &work.folder,
@@ -287,7 +296,7 @@ mod tensorrt {
     }
 
     /// Logs how far a build is, once in two seconds at most.
-    fn announce(id: String) -> impl Fn(Step) + Send + Sync {
+    pub(in crate::cli) fn announce(id: String) -> impl Fn(Step) + Send + Sync {
         let last = Mutex::new(Instant::now());
         move |step| {
             let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
@@ -326,13 +335,14 @@ mod tensorrt {
         Ok(())
     }
 
-    /// Finds a model's plan, reads it whole, and loads it where its device is here.
+    /// Finds a model's plan, reads it whole, and, where its device is here, loads it and asks for its golden answers.
     fn one(work: &Work, model: &Model) -> Result<String, String> {
         let (path, passport) = builder::find(&work.library, model, &work.request, &work.folder)?;
         let plan = passport.plan(&path)?;
-        if !work.here {
+        let Some(device) = &work.device else {
             return Ok(format!("{}: whole, not loaded: it is for devices elsewhere", path.display()));
-        }
+        };
+        device.bind().map_err(|why| why.to_string())?;
         let engine = work.library.load(&plan, work.request.dla_core)?;
         let mut found: Vec<Tensor> = engine.tensors()?.into_iter().map(Into::into).collect();
         let mut expected = passport.tensors.clone();
@@ -345,7 +355,18 @@ mod tensorrt {
                 path.display()
             ));
         }
-        Ok(format!("{}: whole, and loads", path.display()))
+        let max_batch = work.request.max_batch;
+        let answers = match (&passport.golden, work.request.dla_core) {
+            (Some(kept), None) => {
+                golden::verify(device, &work.library, model, &plan, max_batch, kept)?;
+                "and answers as it did"
+            }
+            (None, _) => {
+                "but has no golden answers to hold it to: \"ocelli engine build --rebuild\" here keeps them"
+            }
+            (_, Some(_)) => "and is for a DLA, whose answers are not asked for",
+        };
+        Ok(format!("{}: whole, loads, {answers}", path.display()))
     }
 }
 

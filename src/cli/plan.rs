@@ -10,6 +10,7 @@ use ocelli::sched::{Plan, Planned, Protection, Releases, Schedule};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 #[derive(Debug, Args)]
@@ -63,11 +64,14 @@ impl Ask {
         let mut board = Board::load(&self.board)?;
         verify(&board)?;
         self.suppose(&mut board)?;
-        let mut backend = open_backend(&board, &Waker::new())?;
+        let mut backend = open_backend(&board, &Arc::default(), &Waker::new())?;
         let places = backend.capabilities().in_flight;
         let (profile, path) = match kept(&board, self.profile, backend.as_ref())? {
             Some((profile, path)) => (profile, Some(path)),
-            None => (provisional(&board, &open_pool(&board, places)?, backend.as_mut(), || false)?, None),
+            None => (
+                provisional(&board, &open_pool(&board, backend.as_ref())?, backend.as_mut(), || false)?,
+                None,
+            ),
         };
         let plan = Plan::new(&board, &profile, places);
         say(&match self.format {

@@ -11,6 +11,7 @@ use ocelli::runtime::{self, Key, Stored};
 use ocelli::sched::Profile;
 use std::fmt::Write as _;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 #[derive(Debug, Args)]
@@ -33,9 +34,9 @@ impl Measure {
             let message = "neither XDG_STATE_HOME nor HOME is set; say --output FILE";
             Failure::new(Exit::CantCreate, message)
         })?;
-        let mut backend = open_backend(&board, &Waker::new())?;
+        let mut backend = open_backend(&board, &Arc::default(), &Waker::new())?;
         let name = backend.capabilities().name.clone();
-        let pool = open_pool(&board, backend.capabilities().in_flight)?;
+        let pool = open_pool(&board, backend.as_ref())?;
         log::info!("measuring the accelerator ({name}), {} s or longer", self.time.as_secs_f64());
         let services =
             runtime::measure_fully(&board, &pool, backend.as_mut(), self.time).map_err(unmeasurable)?;

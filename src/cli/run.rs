@@ -10,6 +10,7 @@ use ocelli::decode::{Decoder, blank_outputs};
 use ocelli::infer::onnxruntime::{self, OnnxRuntime};
 use ocelli::infer::simulated::{self, Simulated};
 use ocelli::infer::{Backend, InferError};
+use ocelli::platform::sensors::Sensors;
 use ocelli::platform::{Waker, clock, realtime};
 use ocelli::pool::{FrameRef, Pool, PoolError};
 use ocelli::publish::{self, pictures};
@@ -94,9 +95,9 @@ impl Run {
         let board = Arc::new(board);
         let copies = Arc::new(Copies::default());
         let waker = Waker::new();
-        let mut backend = open_backend(&board, &waker)?;
+        let mut backend = open_backend(&board, &copies, &waker)?;
         let accelerator = backend.capabilities().name.clone();
-        let pool = open_pool(&board, backend.capabilities().in_flight)?;
+        let pool = open_pool(&board, backend.as_ref())?;
         let schedule = match admit(&board, &pool, backend.as_mut(), control) {
             Err(_) if control.asked_to_stop().is_some() => {
                 log::info!("asked to stop before the run began: there is nothing to sum up");
@@ -106,7 +107,7 @@ impl Run {
         };
         if let BackendSpec::Simulated { hang_at: hang_at @ Some(_), .. } = board.accelerator.backend {
             // Its batches count from the beginning of the run, not from the measurements before it.
-            backend = open_hanging(&board, &waker, hang_at)?;
+            backend = open_hanging(&board, &copies, &waker, hang_at)?;
         }
         let decoders = board
             .models
@@ -138,8 +139,9 @@ impl Run {
             decoders,
             outputs,
             pictures,
-            copies,
-            supervised: Some(supervised(&board, guards.sign(&proof))),
+            copies: copies.clone(),
+            supervised: Some(supervised(&board, &copies, guards.sign(&proof))),
+            sensors: Some(Sensors::new(&board, Path::new("/"))),
         };
         let ledger = guards.last.take().map(|last| last.begin(clock::now()));
         let ledger = ledger.transpose().map_err(cant_keep)?;
@@ -208,11 +210,13 @@ impl Run {
 }
 
 /// How the board's cameras and its accelerator are replaced.
-fn supervised(board: &Arc<Board>, alive: Box<dyn FnMut() + Send>) -> Supervised {
-    let (cameras, accelerator) = (board.clone(), board.clone());
+fn supervised(board: &Arc<Board>, copies: &Arc<Copies>, alive: Box<dyn FnMut() + Send>) -> Supervised {
+    let (cameras, accelerator, copies) = (board.clone(), board.clone(), copies.clone());
     Supervised {
         source: Arc::new(move |stream| capture::open(&cameras.streams[stream.index()])),
-        backend: Arc::new(move |waker| open_backend(&accelerator, waker).map_err(|failure| failure.message)),
+        backend: Arc::new(move |waker| {
+            open_backend(&accelerator, &copies, waker).map_err(|failure| failure.message)
+        }),
         alive,
     }
 }
@@ -237,13 +241,19 @@ pub(super) fn verify(board: &Board) -> Result<(), Failure> {
 }
 
 /// The board's accelerator, without hangs on purpose.
-pub(super) fn open_backend(board: &Board, waker: &Waker) -> Result<Box<dyn Backend<FrameRef>>, Failure> {
-    open_hanging(board, waker, None)
+/// `copies` counts frames that have to be copied for it.
+pub(super) fn open_backend(
+    board: &Board,
+    copies: &Arc<Copies>,
+    waker: &Waker,
+) -> Result<Box<dyn Backend<FrameRef>>, Failure> {
+    open_hanging(board, copies, waker, None)
 }
 
 /// The same, where a simulated one hangs at this batch of all that it is given.
 fn open_hanging(
     board: &Board,
+    copies: &Arc<Copies>,
     waker: &Waker,
     hang_at: Option<u64>,
 ) -> Result<Box<dyn Backend<FrameRef>>, Failure> {
@@ -265,55 +275,65 @@ fn open_hanging(
             for stream in &board.streams {
                 frames[stream.model.index()].push((stream.format, stream.width, stream.height));
             }
-            match OnnxRuntime::open(&settings, &board.models, &frames, waker) {
-                Ok(backend) => Ok(Box::new(backend)),
-                Err(error) => Err(Failure::new(
-                    match error {
-                        InferError::Unavailable { .. } => Exit::Unavailable,
-                        InferError::Model { .. } => Exit::Data,
-                        InferError::System(_) => Exit::Refused,
-                    },
-                    error,
-                )),
-            }
+            let opened = OnnxRuntime::open(&settings, &board.models, &frames, waker);
+            Ok(Box::new(opened.map_err(refused)?))
         }
-        BackendSpec::TensorRt { device, .. } => {
-            Err(Failure::new(Exit::Unavailable, without_tensorrt(*device)))
-        }
+        BackendSpec::TensorRt { .. } => open_tensorrt(board, copies, waker),
     }
 }
 
-/// Why a board with TensorRT can't run here: the first thing that is missing.
+fn refused(error: InferError) -> Failure {
+    let exit = match error {
+        InferError::Unavailable { .. } => Exit::Unavailable,
+        InferError::Model { .. } => Exit::Data,
+        InferError::System(_) => Exit::Refused,
+    };
+    Failure::new(exit, error)
+}
+
 #[cfg(feature = "tensorrt")]
-fn without_tensorrt(device: u16) -> String {
-    use ocelli::infer::tensorrt::library::{self, Library};
-    let missing = Library::open().map_err(|error| error.to_string()).and_then(|_| library::device(device));
-    match missing {
-        Err(why) => format!("accelerator.backend = \"tensorrt\": {why}"),
-        Ok(device) => format!(
-            "accelerator.backend = \"tensorrt\": this ocelli builds plans for {}, but does not run them; use backend = \
-             \"onnxruntime\"",
-            device.name
-        ),
-    }
+fn open_tensorrt(
+    board: &Board,
+    copies: &Arc<Copies>,
+    waker: &Waker,
+) -> Result<Box<dyn Backend<FrameRef>>, Failure> {
+    use crate::cli::engine::tensorrt::announce;
+    use ocelli::infer::tensorrt::{Building, Progress, Settings, TensorRt};
+    let BackendSpec::TensorRt { device, engine_cache, contexts, build_plans } = &board.accelerator.backend
+    else {
+        return Err(Failure::new(Exit::Internal, "the board's accelerator is not TensorRT"));
+    };
+    let progress = |model: &str| Progress::new(announce(model.to_owned()));
+    let by = format!("ocelli {VERSION}");
+    let settings = Settings {
+        device: *device,
+        lanes: *contexts,
+        max_batch: board.accelerator.max_batch,
+        cache: engine_cache,
+        frame_bytes: runtime::shares(board, 1).iter().map(|share| share.slot_bytes).max().unwrap_or(0),
+        build: build_plans.then_some(Building { progress: &progress, by: &by }),
+    };
+    let opened = TensorRt::open(&settings, &board.models, copies, waker);
+    Ok(Box::new(opened.map_err(refused)?))
 }
 
-/// Why a board with TensorRT can't run here.
 #[cfg(not(feature = "tensorrt"))]
-fn without_tensorrt(_: u16) -> &'static str {
-    "accelerator.backend = \"tensorrt\": this ocelli was built without TensorRT; build it with --features tensorrt, or \
-     use backend = \"onnxruntime\""
+fn open_tensorrt(_: &Board, _: &Arc<Copies>, _: &Waker) -> Result<Box<dyn Backend<FrameRef>>, Failure> {
+    let why = "accelerator.backend = \"tensorrt\": this ocelli was built without TensorRT; build it with --features \
+               tensorrt, or use backend = \"onnxruntime\"";
+    Err(Failure::new(Exit::Unavailable, why))
 }
 
-pub(super) fn open_pool(board: &Board, in_flight: usize) -> Result<Pool, Failure> {
-    let shares = runtime::shares(board, in_flight);
+pub(super) fn open_pool(board: &Board, backend: &dyn Backend<FrameRef>) -> Result<Pool, Failure> {
+    let shares = runtime::shares(board, backend.capabilities().in_flight);
     let bytes: usize = shares.iter().map(|share| share.slots * share.slot_bytes).sum();
     log::info!("pool: {} slots, {} MiB", shares.iter().map(|s| s.slots).sum::<usize>(), bytes >> 20);
-    match Pool::new(&shares, board.realtime.lock_memory != Asked::No) {
+    let make = |lock| Pool::read_by(backend.reader(), &shares, lock);
+    match make(board.realtime.lock_memory != Asked::No) {
         Ok(pool) => Ok(pool),
         Err(refused @ PoolError::Lock { .. }) if board.realtime.lock_memory == Asked::Try => {
             log::warn!("{refused}");
-            Pool::new(&shares, false).map_err(|error| Failure::new(Exit::Refused, error))
+            make(false).map_err(|error| Failure::new(Exit::Refused, error))
         }
         Err(error) => Err(Failure::new(Exit::Refused, error)),
     }

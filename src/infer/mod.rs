@@ -14,9 +14,11 @@ pub mod tensorrt;
 pub use error::InferError;
 
 use crate::job::{Batch, BatchFault, Tensor};
+use crate::pool::Reader;
 use crate::stream::ModelId;
 use crate::time::Instant;
 use std::fmt::{self, Write};
+use std::sync::Arc;
 
 /// What a backend can do, as data.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -117,6 +119,14 @@ pub trait Backend<P>: Send {
     /// When the next completion is due, where the backend knows it (a simulated one does); others wake the
     /// exec thread when they are done.
     fn poll_at(&self) -> Option<Instant>;
+
+    /// What reads frames in place, where the backend does: the pool is to be made for it ([`Pool::read_by`]). Else it
+    /// copies them.
+    ///
+    /// [`Pool::read_by`]: crate::pool::Pool::read_by
+    fn reader(&self) -> Option<Arc<dyn Reader>> {
+        None
+    }
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! What the operating system gives: the clock, waking up, memory that stays, the service manager, watchdogs.
+//! What the operating system gives: the clock, waking up, memory that stays, the service manager, watchdogs,
+//! sensors.
 //!
 //! Stands below the stages because all of them wait and remember. Architecture invariant: no policy here.
 
@@ -7,6 +8,7 @@ pub mod exit;
 pub mod realtime;
 pub mod memory;
 pub mod reset;
+pub mod sensors;
 pub mod service;
 pub mod systemd;
 pub mod vigil;

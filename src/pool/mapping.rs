@@ -1,12 +1,14 @@
 //! A foreign owner's buffer, mapped as one piece.
 #![allow(unsafe_code)] // Mapping memory is a contract with the kernel.
 
+use super::reader::{Reader, Shown};
 use crate::platform::memory::page_size;
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::ptr::{NonNull, null_mut};
+use std::sync::Arc;
 
 /// A part of a buffer, as its owner's file gives it.
 #[derive(Clone, Copy, Debug)]
@@ -25,6 +27,7 @@ pub struct Part<'fd> {
 pub struct Mapping {
     start: NonNull<u8>,
     bytes: usize,
+    shown: Option<Shown>,
 }
 
 // SAFETY: a mapping is an address range; who may touch it is the business of the share that it becomes.
@@ -45,7 +48,7 @@ impl Mapping {
         // SAFETY: a fresh anonymous mapping at an address of the kernel's choice overlaps nothing.
         let start = unsafe { mmap_anonymous(null_mut(), bytes, ProtFlags::empty(), MapFlags::PRIVATE) }?;
         let start = NonNull::new(start.cast()).ok_or(Errno::NOMEM)?;
-        let whole = Self { start, bytes };
+        let whole = Self { start, bytes, shown: None };
         let offsets = Self::offsets(parts.iter().map(|part| part.bytes));
         for (part, offset) in parts.iter().zip(offsets) {
             let (access, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED | MapFlags::FIXED);
@@ -66,6 +69,16 @@ impl Mapping {
         }))
     }
 
+    /// Lets `reader` read it too, if it can.
+    pub(super) fn show_to(&mut self, reader: &Arc<dyn Reader>) {
+        self.shown = Shown::to(reader, self.start, self.bytes);
+    }
+
+    /// Its first byte, as its reader sees it.
+    pub(super) fn address(&self) -> Option<u64> {
+        self.shown.as_ref().map(Shown::address)
+    }
+
     /// Its first byte, page-aligned.
     pub(super) fn start(&self) -> NonNull<u8> {
         self.start
@@ -80,6 +93,7 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
+        self.shown = None;
         // SAFETY: mapped in `new`, unmapped once; all frames hold the share that holds it, so none is left.
         let unmapped = unsafe { munmap(self.start.as_ptr().cast(), self.bytes) };
         debug_assert!(unmapped.is_ok());

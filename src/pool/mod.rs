@@ -12,6 +12,7 @@
 #![allow(unsafe_code)] // Slots are parts of one mapping, told apart by index.
 
 mod mapping;
+mod reader;
 mod slab;
 mod slots;
 mod sync;
@@ -20,6 +21,7 @@ use crate::image::ImageLayout;
 use crate::platform::memory::page_size;
 use crate::stream::StreamId;
 pub use mapping::{Mapping, Part};
+pub use reader::Reader;
 use slab::Slab;
 use slots::Slots;
 use std::any::Any;
@@ -106,6 +108,8 @@ struct Inner {
     memory: Memory,
     slot_bytes: usize,
     slots: Slots<View, Keeper>,
+    /// Who else reads what is in the slots.
+    reader: Option<Arc<dyn Reader>>,
 }
 
 /// Where slots lie. It is kept for as long as anything of the share is.
@@ -118,6 +122,8 @@ enum Memory {
         start: NonNull<u8>,
         /// Bytes from one slot to the next.
         pitch: usize,
+        /// The first slot's first byte, as the reader sees it.
+        address: Option<u64>,
     },
     /// Each for itself, where a foreign owner put it.
     Foreign(Box<[Mapping]>),
@@ -174,6 +180,18 @@ impl Pool {
     /// # Errors
     /// No such memory, or the lock was refused; each says what to do.
     pub fn new(specs: &[ShareSpec], lock: bool) -> Result<Self, PoolError> {
+        Self::read_by(None, specs, lock)
+    }
+
+    /// As [`Pool::new`], for frames that `reader` reads too, by [`FrameRef::device_address`].
+    ///
+    /// # Errors
+    /// As [`Pool::new`].
+    pub fn read_by(
+        reader: Option<Arc<dyn Reader>>,
+        specs: &[ShareSpec],
+        lock: bool,
+    ) -> Result<Self, PoolError> {
         let page = page_size();
         let mut bytes = 0usize;
         let mut starts = Vec::with_capacity(specs.len());
@@ -186,12 +204,18 @@ impl Pool {
                 .filter(|&bytes| isize::try_from(bytes).is_ok())
                 .ok_or(PoolError::TooLarge)?;
         }
-        let slab = Arc::new(Slab::new(bytes, lock)?);
+        let slab = Arc::new(Slab::new(bytes, lock, reader.as_ref())?);
         let share = |(spec, (offset, pitch)): (&ShareSpec, (usize, usize))| {
             // SAFETY: `offset` is at most `bytes`, the size of the slab.
             let start = unsafe { slab.start().add(offset) };
-            let memory = Memory::Slab { _slab: slab.clone(), start, pitch };
-            Share(Arc::new(Inner { memory, slot_bytes: spec.slot_bytes, slots: Slots::new(spec.slots) }))
+            let address = slab.address().map(|address| address + offset as u64);
+            let memory = Memory::Slab { _slab: slab.clone(), start, pitch, address };
+            Share(Arc::new(Inner {
+                memory,
+                slot_bytes: spec.slot_bytes,
+                slots: Slots::new(spec.slots),
+                reader: reader.clone(),
+            }))
         };
         let shares = specs.iter().zip(starts).map(share).collect();
         Ok(Self { slab, shares })
@@ -224,9 +248,22 @@ impl Share {
     /// the share, its leases and all its frames are gone; whoever drops the last of these unmaps them.
     #[must_use]
     pub fn of(buffers: Vec<Mapping>) -> Self {
+        Self::foreign(buffers, None)
+    }
+
+    /// As [`Share::of`], read by whoever else reads this share's slots.
+    #[must_use]
+    pub fn beside(&self, buffers: Vec<Mapping>) -> Self {
+        Self::foreign(buffers, self.0.reader.clone())
+    }
+
+    fn foreign(mut buffers: Vec<Mapping>, reader: Option<Arc<dyn Reader>>) -> Self {
         let slot_bytes = buffers.iter().map(Mapping::bytes).min().unwrap_or(0);
         let slots = Slots::new(buffers.len());
-        Self(Arc::new(Inner { memory: Memory::Foreign(buffers.into()), slot_bytes, slots }))
+        if let Some(reader) = &reader {
+            buffers.iter_mut().for_each(|buffer| buffer.show_to(reader));
+        }
+        Self(Arc::new(Inner { memory: Memory::Foreign(buffers.into()), slot_bytes, slots, reader }))
     }
 
     /// Takes a free slot; `None` when all are in use. Any thread, any time.
@@ -299,6 +336,14 @@ impl Share {
             Memory::Foreign(buffers) => buffers[slot].start().as_ptr(),
         }
     }
+
+    /// The same, as the reader sees it.
+    fn device_address(&self, slot: usize) -> Option<u64> {
+        match &self.0.memory {
+            Memory::Slab { pitch, address, .. } => address.map(|address| address + (slot * pitch) as u64),
+            Memory::Foreign(buffers) => buffers[slot].address(),
+        }
+    }
 }
 
 impl FrameMut {
@@ -366,6 +411,13 @@ impl FrameRef {
             let start = self.share.address(self.slot).add(base);
             std::slice::from_raw_parts(start, self.share.slot_bytes() - base)
         }
+    }
+
+    /// Where [`FrameRef::bytes`] begin as the pool's [`Reader`] sees them; `None` where it can't.
+    #[must_use]
+    pub fn device_address(&self) -> Option<u64> {
+        let slot = self.share.device_address(self.slot)?;
+        Some(slot + self.view().base as u64)
     }
 
     fn view(&self) -> &View {

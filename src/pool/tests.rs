@@ -1,5 +1,6 @@
 use super::*;
 use crate::image::PixelFormat;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 fn share(slots: usize, slot_bytes: usize) -> Share {
@@ -308,4 +309,70 @@ fn what_can_not_be_mapped_is_refused() {
     assert!(Mapping::new(&[part(4096)]).is_err());
     assert!(Mapping::new(&[part(usize::MAX), part(4096)]).is_err());
     assert!(Share::of(Vec::new()).take().is_none());
+}
+
+/// Sees memory a million bytes further on, up to a limit of bytes at once, and keeps what it sees at the moment.
+#[derive(Debug, Default)]
+struct Spectator {
+    limit: usize,
+    sees: Mutex<Vec<usize>>,
+}
+
+impl Reader for Spectator {
+    fn admit(&self, start: NonNull<u8>, bytes: usize) -> Option<u64> {
+        (bytes <= self.limit).then(|| {
+            self.sees.lock().unwrap().push(start.addr().get());
+            start.addr().get() as u64 + 1_000_000
+        })
+    }
+
+    fn dismiss(&self, start: NonNull<u8>) {
+        // Still mapped: this reads it.
+        // SAFETY: memory is dismissed before it goes.
+        let _ = unsafe { start.as_ptr().read_volatile() };
+        self.sees.lock().unwrap().retain(|seen| *seen != start.addr().get());
+    }
+}
+
+#[test]
+fn a_reader_sees_the_slab_and_foreign_buffers_until_they_go() {
+    use std::os::fd::AsFd;
+    let page = page_size();
+    let spectator = Arc::new(Spectator { limit: 4 * page, ..Spectator::default() });
+    let seen = || spectator.sees.lock().unwrap().len();
+    let specs = [ShareSpec { slots: 2, slot_bytes: 100 }, ShareSpec { slots: 2, slot_bytes: 50 }];
+    let pool = Pool::read_by(Some(spectator.clone()), &specs, false).unwrap();
+    let addresses =
+        |frame: &FrameRef| (frame.bytes().as_ptr().addr() as u64 + 1_000_000, frame.device_address());
+    let share = pool.share(StreamId(1));
+    let frames = [0, 1].map(|_| share.take().unwrap().freeze(gray(5, 5)).unwrap());
+    for (expected, found) in frames.iter().map(addresses) {
+        assert_eq!(found, Some(expected));
+    }
+    // Where a frame begins within its slot counts.
+    let lease = pool.share(StreamId(0)).take().unwrap().into_lease();
+    let drops = Arc::new(AtomicUsize::new(0));
+    let within = pool.share(StreamId(0)).adopt(lease.as_ptr().wrapping_add(40), gray(6, 6), keeper(&drops));
+    let (expected, found) = addresses(&within.unwrap());
+    assert_eq!(found, Some(expected));
+
+    let file = pages(7);
+    let part = |number: usize, pages| Part {
+        file: file.as_fd(),
+        offset: (number * page) as u64,
+        bytes: pages * page,
+    };
+    let buffers = vec![Mapping::new(&[part(0, 1)]).unwrap(), Mapping::new(&[part(2, 5)]).unwrap()];
+    let foreign = share.beside(buffers);
+    let [small, large] = [0, 1].map(|_| foreign.take().unwrap().freeze(gray(5, 5)).unwrap());
+    assert_eq!(addresses(&small).1, Some(addresses(&small).0));
+    assert_eq!((large.device_address(), seen()), (None, 2), "one is beyond what it can see");
+    drop((small, large));
+    drop(foreign);
+    assert_eq!(seen(), 1);
+    drop((pool, share, lease));
+    assert_eq!(seen(), 1, "frames keep the slab");
+    drop(frames);
+    assert_eq!(seen(), 0);
+    assert_eq!(Share::of(Vec::new()).beside(vec![]).slots(), 0);
 }

@@ -17,6 +17,7 @@ use crate::runtime::{Flags, Snapshot, fill};
 use crate::stats::Histogram;
 use crate::stream::{StreamId, StreamState};
 use crate::time::Instant;
+use crate::watchdog::Pressure;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -106,6 +107,8 @@ pub(super) struct Exec {
     pub(super) answers: Sender<Box<Snapshot>>,
     pub(super) signs: Arc<Signs>,
     pub(super) commands: Receiver<Command>,
+    /// What weighs on the accelerator, whenever that changes.
+    pub(super) pressures: Receiver<Pressure>,
     pub(super) replies: Sender<Reply>,
     pub(super) work: Working,
 }
@@ -200,6 +203,9 @@ impl Exec {
                 }
                 Fact::Returned(batch) => self.heart.batch_returned(batch),
             }
+        }
+        while let Some(pressure) = self.pressures.dequeue() {
+            self.heart.pressure(pressure);
         }
         let mut any = false;
         while let Some(batch) = self.backend.poll(clock::now()) {

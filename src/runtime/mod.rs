@@ -12,10 +12,12 @@ mod capture;
 mod exec;
 mod heartbeat;
 mod last;
+mod pressure;
 mod profile;
 mod proof;
 mod publisher;
 pub(crate) mod records;
+mod sensing;
 mod stored;
 mod summary;
 mod supervisor;
@@ -24,6 +26,7 @@ pub(crate) use exec::GRACE;
 pub use last::{EVERY as LAST_EVERY, Keeper, Last, LastError, Previous, PreviousRun};
 pub use profile::{measure, measure_for, measure_fully};
 pub use proof::{Frames, Proof};
+pub use sensing::Sensed;
 pub use stored::{Key, Stored, Timing};
 pub use summary::{Finished, Host};
 pub use supervisor::{BuildBackend, Interventions, MakeSource, Supervised};
@@ -35,6 +38,7 @@ use crate::detection::Detections;
 use crate::infer::Backend;
 use crate::job::Batch;
 use crate::pipeline::{BatchTotals, Pipeline};
+use crate::platform::sensors::Sensors;
 use crate::platform::{Waker, clock};
 use crate::pool::{FrameRef, Pool, ShareSpec};
 use crate::publish::pictures::{Painter, Pictures};
@@ -45,6 +49,7 @@ use crate::stats::{Copies, Histogram, Ledger};
 use crate::stream::{StreamId, StreamState};
 use crate::time::Instant;
 use heartbeat::{Seat, Signs};
+use sensing::Sensing;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::{Builder, JoinHandle};
@@ -61,6 +66,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// Names of what is no camera in [`Finished::stuck`]; none of them could have such a name.
 const PUBLISHER: &str = "(pub)";
 const ACCELERATOR: &str = "(accelerator)";
+const SENSORS: &str = "(sensors)";
 
 /// Slots that each stream needs: what its source holds, what waits, and what is at the accelerator or being
 /// decoded, where a batch may hold all that waited. And a spare share, which any of them could use in place of
@@ -104,6 +110,8 @@ pub struct Parts {
     pub copies: Arc<Copies>,
     /// What heals; `None`: nobody watches over the threads.
     pub supervised: Option<Supervised>,
+    /// What tells of heat and power; `None`: nobody looks.
+    pub sensors: Option<Sensors>,
 }
 
 /// What threads tell each other beside the frames.
@@ -158,6 +166,7 @@ pub struct Running {
     copies: Arc<Copies>,
     began: Instant,
     words: std::sync::mpsc::Receiver<(log::Level, String)>,
+    sensing: Option<Sensing>,
 }
 
 /// Who has the capture threads' handles.
@@ -174,7 +183,8 @@ impl Running {
     /// When the system gives no thread.
     pub fn start(parts: Parts, mut stop: impl FnMut() -> bool) -> std::io::Result<Self> {
         let Parts { board, schedule, pool, sources, backend, waker, decoders, outputs, .. } = parts;
-        let (pictures, copies, supervised) = (parts.pictures, parts.copies, parts.supervised);
+        let (pictures, copies, supervised, sensors) =
+            (parts.pictures, parts.copies, parts.supervised, parts.sensors);
         let (outlets, sinks) = outputs;
         let (pictures, painter) = pictures.unzip();
         let flags = Arc::new(Flags::default());
@@ -209,6 +219,7 @@ impl Running {
         let (answers, answered) = ring::<_, 4>();
         let (commands, commanded) = ring::<_, { exec::COMMANDS }>();
         let (replies, replied) = ring::<_, { exec::COMMANDS }>();
+        let (changes, pressures) = ring::<_, { sensing::CHANGES }>();
         let signs = Arc::new(Signs::default());
         signs.exec.beat(start);
         signs.publisher.beat(start);
@@ -240,6 +251,7 @@ impl Running {
             answers,
             signs: signs.clone(),
             commands: commanded,
+            pressures,
             replies,
             work: exec::Working::new(in_flight),
         };
@@ -248,6 +260,7 @@ impl Running {
             thread("exec", move || exec.run(&wake, &flags, &realtime))?
         };
 
+        let sensing = sensors.map(|sensors| Sensing::start(sensors, changes, waker.clone())).transpose()?;
         let (words_from, words) = std::sync::mpsc::sync_channel(supervisor::WORDS);
         let streams = cameras.len();
         let cameras = match supervised {
@@ -294,6 +307,7 @@ impl Running {
             copies,
             began,
             words,
+            sensing,
         })
     }
 
@@ -325,6 +339,12 @@ impl Running {
         while let Ok((level, words)) = self.words.try_recv() {
             log::log!(level, "{words}");
         }
+    }
+
+    /// What the sensors said last; `None` where nobody looks, or has looked yet.
+    #[must_use]
+    pub fn sensed(&self) -> Option<Sensed> {
+        self.sensing.as_ref()?.latest.get()
     }
 
     /// When the run began: after all cameras were open, or had failed once.
@@ -362,6 +382,7 @@ impl Running {
     /// nothing to sum up.
     pub fn stop(self) -> Option<Finished> {
         self.tell();
+        let sensing = self.sensing.map(Sensing::end);
         let ended = clock::now();
         self.flags.stop.store(true, Ordering::Release);
         let patience = ended + PATIENCE;
@@ -396,11 +417,18 @@ impl Running {
         {
             stuck.push(ACCELERATOR.to_owned());
         }
+        let sensed = sensing.and_then(|(thread, latest)| {
+            if join_by(thread, clock::now() + PATIENCE).is_none() {
+                stuck.push(SENSORS.to_owned());
+            }
+            latest.get()
+        });
         let mut finished = Finished::new(self.board, &heart, &self.copies, ended.since(self.began));
         finished.outputs = outputs;
         finished.pictures = pictures;
         finished.ended_wall = Some(clock::wall());
         finished.stuck = stuck;
+        finished.sensed = sensed.map(|sensed| sensed.to_json(ended));
         finished.interventions = interventions;
         Some(finished)
     }

@@ -26,11 +26,29 @@ const TOLERATED: usize = 2;
 /// A batch that takes longer than this is taken for one that never ends.
 const LONGEST: Duration = Duration::from_secs(30);
 
+/// What is planned for a batch that is refused: that takes no time at the accelerator.
+const REFUSING: Duration = Duration::from_micros(1);
+
+/// Why there are no service times, in words.
+enum Trouble {
+    /// The backend takes no batch of the model.
+    Refused(String),
+    /// Anything else.
+    Failed(String),
+}
+
+impl Trouble {
+    fn words(self) -> String {
+        let (Self::Refused(why) | Self::Failed(why)) = self;
+        why
+    }
+}
+
 /// Measures l(b) of every model on `backend` in a few seconds, one batch at a time. Nothing else may be
-/// submitted meanwhile.
+/// submitted meanwhile. A model that the backend refuses, as one that it has stopped, costs the others nothing.
 ///
 /// # Errors
-/// When the backend refuses or fails a batch, or does not come back, or `stop` says so; in words.
+/// When the backend refuses every model, fails a batch, or does not come back, or `stop` says so; in words.
 pub fn measure(
     board: &Board,
     pool: &Pool,
@@ -46,13 +64,26 @@ pub fn measure(
     let mut table = |model: ModelId, size: u16| {
         let services = bench.services(model, size, share, 0, RUNS)?;
         // The ninth decile: a single hiccup of a shared machine is not the accelerator's.
-        Ok::<_, String>((size, Service { fastest: services[0], planned: quantile(&services, 900) }))
+        Ok::<_, Trouble>((size, Service { fastest: services[0], planned: quantile(&services, 900) }))
     };
     let mut tables = Vec::with_capacity(sizes.len());
+    let mut refused = Vec::new();
     for (index, sizes) in sizes.iter().enumerate() {
         let model = ModelId(index as u8);
-        tables.push(sizes.iter().map(|&size| table(model, size)).collect::<Result<Vec<_>, _>>()?);
+        match sizes.iter().map(|&size| table(model, size)).collect::<Result<Vec<_>, _>>() {
+            Ok(table) => tables.push(table),
+            Err(Trouble::Refused(why)) => {
+                let service = Service { fastest: REFUSING, planned: REFUSING };
+                tables.push(sizes.iter().map(|&size| (size, service)).collect());
+                refused.push(why);
+            }
+            Err(Trouble::Failed(why)) => return Err(why),
+        }
     }
+    if refused.len() == tables.len() {
+        return Err(refused.join("; "));
+    }
+    refused.iter().for_each(|why| log::warn!("{why}: its frames will have no result"));
     Ok(Profile::new(tables, true))
 }
 
@@ -93,7 +124,9 @@ pub fn measure_for(
     for (index, sizes) in sizes.iter().enumerate() {
         let mut table = Vec::with_capacity(sizes.len());
         for &jobs in sizes {
-            let services = bench.services(ModelId(index as u8), jobs, share, WARM_UP, runs.clone())?;
+            let services = bench
+                .services(ModelId(index as u8), jobs, share, WARM_UP, runs.clone())
+                .map_err(Trouble::words)?;
             table.push(Timing {
                 jobs,
                 runs: services.len(),
@@ -139,7 +172,7 @@ impl Bench<'_> {
         share: Duration,
         warm_up: usize,
         runs: RangeInclusive<usize>,
-    ) -> Result<Vec<Duration>, String> {
+    ) -> Result<Vec<Duration>, Trouble> {
         let name = &self.board.models[model.index()].id;
         let streams = self
             .board
@@ -149,19 +182,19 @@ impl Bench<'_> {
             .filter(|(_, stream)| stream.model == model || stream.watch.cheaper_model == Some(model));
         let (stream, spec) = streams
             .max_by_key(|(_, stream)| u64::from(stream.width) * u64::from(stream.height))
-            .ok_or_else(|| format!("no stream uses model {name}"))?;
+            .ok_or_else(|| Trouble::Failed(format!("no stream uses model {name}")))?;
         let layout = ImageLayout::packed(spec.format, spec.width, spec.height);
         let slot = self.pool.share(StreamId(stream as u16)).take();
-        let frame = slot
-            .and_then(|slot| slot.freeze(layout).ok())
-            .ok_or_else(|| format!("no frame of stream {} to measure model {name} with", spec.id))?;
+        let frame = slot.and_then(|slot| slot.freeze(layout).ok()).ok_or_else(|| {
+            Trouble::Failed(format!("no frame of stream {} to measure model {name} with", spec.id))
+        })?;
         let (least, most) = (runs.start() + warm_up, runs.end() + warm_up);
         let until = clock::now() + share;
         let mut services = Vec::with_capacity(most);
         let mut faults = 0;
         while services.len() < least || (services.len() < most && clock::now() < until) {
             if (self.stop)() {
-                return Err("stopped".to_owned());
+                return Err(Trouble::Failed("stopped".to_owned()));
             }
             let at_work = self.spare.len();
             while let Some(mut batch) = self.spare.pop() {
@@ -171,14 +204,18 @@ impl Bench<'_> {
                 batch.jobs.extend((0..size).map(|_| BatchJob { job, payload: frame.clone() }));
                 batch.submitted = job.captured;
                 if let Err(refused) = self.backend.submit(job.captured, batch) {
-                    return Err(said(name, size, refused.fault.as_ref().map_or("refused", |f| f.as_str())));
+                    let why = refused.fault.as_ref().map_or("refused", |fault| fault.as_str());
+                    return Err(Trouble::Refused(said(name, size, why)));
                 }
             }
             for _ in 0..at_work {
-                let mut batch = come_back(self.backend)
-                    .ok_or_else(|| said(name, size, &format!("not done after {LONGEST:?}")))?;
+                let mut batch = come_back(self.backend).ok_or_else(|| {
+                    Trouble::Failed(said(name, size, &format!("not done after {LONGEST:?}")))
+                })?;
                 match &batch.fault {
-                    Some(fault) if faults == TOLERATED => return Err(said(name, size, fault.as_str())),
+                    Some(fault) if faults == TOLERATED => {
+                        return Err(Trouble::Failed(said(name, size, fault.as_str())));
+                    }
                     Some(_) => faults += 1,
                     None => {
                         faults = 0;

@@ -46,6 +46,8 @@ pub struct Finished {
     /// Cameras whose thread did not come back; their last frames may be missing here. And what else did not.
     pub stuck: Vec<String>,
     pub(super) interventions: Interventions,
+    /// What the sensors said last, as the summary has it.
+    pub(super) sensed: Option<Value>,
 }
 
 impl Finished {
@@ -71,6 +73,7 @@ impl Finished {
             ended_wall: None,
             stuck: Vec::new(),
             interventions: Interventions::default(),
+            sensed: None,
         }
     }
 
@@ -213,6 +216,7 @@ impl Finished {
                 "outputs_stuck": self.interventions.outputs_stuck,
                 "pauses": self.interventions.pauses,
             },
+            "telemetry": self.sensed,
             "stuck": self.stuck,
             "before": host.before,
             "versions": versions,
@@ -258,7 +262,7 @@ fn quantiles(latency: &Histogram) -> Value {
     })
 }
 
-fn micros(d: Duration) -> u64 {
+pub(super) fn micros(d: Duration) -> u64 {
     u64::try_from(d.as_micros()).unwrap_or(u64::MAX)
 }
 

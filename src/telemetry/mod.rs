@@ -125,7 +125,7 @@ async fn until_end(
         if let Some(snapshot) = running.answer() {
             duties.heard(now, &snapshot);
             if snapshot.with_latency {
-                duties.service.status(&status.show(now, &snapshot));
+                duties.service.status(&status.show(now, &snapshot, running.sensed().as_ref()));
             }
             spare = Some(snapshot);
         }

@@ -2,7 +2,7 @@
 
 use crate::board::Board;
 use crate::job::DropReason;
-use crate::runtime::Snapshot;
+use crate::runtime::{Sensed, Snapshot};
 use crate::stats::Ledger;
 use crate::telemetry::logging;
 use crate::time::Instant;
@@ -26,8 +26,8 @@ impl Status {
     }
 
     /// Shows it, and returns the line that sums up.
-    pub(super) fn show(&mut self, now: Instant, snapshot: &Snapshot) -> String {
-        let head = self.head(now, snapshot);
+    pub(super) fn show(&mut self, now: Instant, snapshot: &Snapshot, sensed: Option<&Sensed>) -> String {
+        let head = self.head(now, snapshot, sensed);
         if self.terminal {
             logging::draw(format!("{head}{}", self.rows(now, snapshot)));
         } else {
@@ -40,7 +40,7 @@ impl Status {
         head
     }
 
-    fn head(&self, now: Instant, snapshot: &Snapshot) -> String {
+    fn head(&self, now: Instant, snapshot: &Snapshot, sensed: Option<&Sensed>) -> String {
         let mut total = Ledger::default();
         snapshot.streams.iter().for_each(|(ledger, ..)| total.add(ledger));
         let (batches, jobs, faults) = snapshot.batches;
@@ -60,6 +60,10 @@ impl Status {
         );
         if faults > 0 {
             let _ = write!(text, "  FAILED BATCHES {faults}");
+        }
+        let sensed = sensed.map(Sensed::to_string).filter(|sensed| !sensed.is_empty());
+        if let Some(sensed) = sensed {
+            let _ = write!(text, "  {sensed}");
         }
         if snapshot.guaranteed == Some(false) {
             text.push_str("  GUARANTEE WITHDRAWN");

@@ -104,7 +104,7 @@ fn start_parts(
         board.models.iter().zip(rows).map(|(model, rows)| Decoder::new(model, rows).expect("a decoder"));
     let decoders = decoders.collect();
     let shares = runtime::shares(board, backend.capabilities().in_flight);
-    let pool = Pool::new(&shares, false).expect("memory");
+    let pool = Pool::read_by(backend.reader(), &shares, false).expect("memory");
     let profile = profile(&pool, backend.as_mut());
     let board = Arc::new(board.clone());
     let parts = Parts {
@@ -119,6 +119,7 @@ fn start_parts(
         pictures: None,
         copies: Arc::new(Copies::default()),
         supervised,
+        sensors: None,
     };
     let running = Running::start(parts, || false).expect("threads");
     let view = Some(running.new_snapshot());

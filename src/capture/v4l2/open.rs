@@ -215,11 +215,11 @@ impl Wanted {
         for way in ways {
             let tried = match way {
                 V4l2Memory::Userptr => queue.fill_from_pool(share, count).map(|()| None),
-                V4l2Memory::Mmap if is_raw && ways.len() > 1 => enough(&mut queue, count).map(Some),
-                V4l2Memory::Mmap => queue.fill_from_driver(count).map(Some),
-                V4l2Memory::Dmabuf => from_heap(&mut queue, count, notes).map(Some),
+                V4l2Memory::Mmap if is_raw && ways.len() > 1 => enough(&mut queue, share, count).map(Some),
+                V4l2Memory::Mmap => queue.fill_from_driver(share, count).map(Some),
+                V4l2Memory::Dmabuf => from_heap(&mut queue, share, count, notes).map(Some),
                 // A few suffice: they are the driver's again as soon as they are copied.
-                V4l2Memory::Copy | V4l2Memory::Auto => queue.fill_from_driver(super::SLOTS).map(Some),
+                V4l2Memory::Copy | V4l2Memory::Auto => queue.fill_from_driver(share, super::SLOTS).map(Some),
             };
             match tried {
                 Ok(foreign) => {
@@ -244,8 +244,8 @@ const NO_SIGNAL: u32 = sys::V4L2_IN_ST_NO_POWER | sys::V4L2_IN_ST_NO_SIGNAL;
 
 /// Frames that lie in the driver's own buffers are missing there: with fewer than the stream's slots the driver might
 /// run dry while frames wait, and copying is better where that is allowed.
-fn enough(queue: &mut Queue, count: usize) -> Result<Share, Refused> {
-    let share = queue.fill_from_driver(count)?;
+fn enough(queue: &mut Queue, stream: &Share, count: usize) -> Result<Share, Refused> {
+    let share = queue.fill_from_driver(stream, count)?;
     let has = queue.buffers();
     if has < count {
         queue.release();
@@ -256,9 +256,14 @@ fn enough(queue: &mut Queue, count: usize) -> Result<Share, Refused> {
     Ok(share)
 }
 
-fn from_heap(queue: &mut Queue, count: usize, notes: &mut Vec<String>) -> Result<Share, Refused> {
+fn from_heap(
+    queue: &mut Queue,
+    stream: &Share,
+    count: usize,
+    notes: &mut Vec<String>,
+) -> Result<Share, Refused> {
     let heap = Heap::find().map_err(Refused::Unsupported)?;
-    let share = queue.fill_from_heap(&heap, count)?;
+    let share = queue.fill_from_heap(stream, &heap, count)?;
     notes.push(format!("dma-bufs from {}", heap.path().display()));
     Ok(share)
 }

@@ -181,11 +181,12 @@ impl Queue {
         self.hand_over(slots.map(|slot| (slot.into_lease(), Vec::new())).collect())
     }
 
-    /// Makes up to `count` buffers of the driver's own memory. Returns the share that they are the slots of.
+    /// Makes up to `count` buffers of the driver's own memory. Returns the share that they are the slots of, beside the
+    /// stream's.
     ///
     /// # Errors
     /// Why not; then there are none.
-    pub fn fill_from_driver(&mut self, count: usize) -> Result<Share, Refused> {
+    pub fn fill_from_driver(&mut self, stream: &Share, count: usize) -> Result<Share, Refused> {
         let granted = self.request(Origin::Driver, count)?;
         let mut mappings = Vec::with_capacity(granted);
         for index in 0..granted {
@@ -202,17 +203,18 @@ impl Queue {
             mappings.push(Mapping::new(&parts).map_err(|error| self.give_up("mmap", error))?);
         }
         self.place()?;
-        let share = Share::of(mappings);
+        let share = stream.beside(mappings);
         let slots = std::iter::from_fn(|| share.take());
         self.hand_over(slots.map(|slot| (slot.into_lease(), Vec::new())).collect())?;
         Ok(share)
     }
 
-    /// Makes up to `count` buffers of `heap`'s memory. Returns the share that they are the slots of.
+    /// Makes up to `count` buffers of `heap`'s memory. Returns the share that they are the slots of, beside the
+    /// stream's.
     ///
     /// # Errors
     /// Why not; then there are none.
-    pub fn fill_from_heap(&mut self, heap: &Heap, count: usize) -> Result<Share, Refused> {
+    pub fn fill_from_heap(&mut self, stream: &Share, heap: &Heap, count: usize) -> Result<Share, Refused> {
         self.arrange(self.agreed.planes.map(|plane| plane.bytes));
         self.place()?;
         let granted = self.request(Origin::Heap, count)?;
@@ -227,7 +229,7 @@ impl Queue {
             mappings.push(Mapping::new(&parts).map_err(|error| self.give_up("mmap", error))?);
             files.push(planes);
         }
-        let share = Share::of(mappings);
+        let share = stream.beside(mappings);
         let slots = std::iter::from_fn(|| share.take());
         // Slots come in order, as do their files.
         self.hand_over(slots.map(|slot| slot.into_lease()).zip(files).collect())?;

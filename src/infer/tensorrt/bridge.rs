@@ -117,6 +117,10 @@ pub mod ffi {
         fn context_memory(self: &Engine) -> u64;
 
         fn create_context(engine: &Engine) -> Result<UniquePtr<Context>>;
+        /// # Safety
+        /// So many bytes at the address are the device's, and no other context's while a batch is enqueued.
+        unsafe fn set_memory(self: Pin<&mut Context>, address: u64, bytes: u64);
+        fn tensor_shape(self: &Context, index: usize) -> Result<Vec<i64>>;
         fn select_profile(self: Pin<&mut Context>, profile: i32, cuda_stream: u64) -> bool;
         fn set_shape(self: Pin<&mut Context>, index: usize, shape: &[i64]) -> bool;
         /// # Safety

@@ -1,9 +1,10 @@
 //! From a model to a plan with its passport.
 
+use super::cuda::Device;
 use super::library::{BuildOptions, Element, Extent, IoTensor, Library};
-use super::passport::{Key, Passport, sha256, write};
+use super::passport::{Key, Passport, WORKSPACE_MIB, sha256, write};
 use super::signature::{self, Tensor};
-use super::{Progress, passport};
+use super::{Progress, golden, passport};
 use crate::infer::InferError;
 use crate::model::Model;
 use std::fs;
@@ -37,9 +38,24 @@ pub struct Request {
     pub level: Option<u8>,
     /// The DLA to build for.
     pub dla_core: Option<u8>,
+    /// Execution contexts of every batch size that are to be there at once.
+    pub contexts: u16,
 }
 
 impl Request {
+    /// What a board asks for where nobody chooses otherwise.
+    #[must_use]
+    pub fn of_board(target: Target, max_batch: u16, contexts: u16) -> Self {
+        let workspace_mib = WORKSPACE_MIB;
+        Self { target, max_batch, workspace_mib, level: None, dla_core: None, contexts }
+    }
+
+    /// Optimization profiles that the plan has to have.
+    fn profiles(&self, library: &Library) -> u32 {
+        let each = u32::from(self.max_batch) * u32::from(self.contexts);
+        if library.version().shares_profiles() { 1 } else { each }
+    }
+
     /// The key of `model`'s plan.
     #[must_use]
     pub fn key(&self, library: &Library, model: &Model) -> Key {
@@ -58,6 +74,7 @@ impl Request {
             max_batch: self.max_batch,
             workspace_mib: self.workspace_mib,
             level: self.level,
+            profiles: self.profiles(library),
         }
     }
 }
@@ -77,13 +94,14 @@ impl From<IoTensor> for Tensor {
     }
 }
 
-/// Builds `model`'s plan and keeps it in `folder` with its passport. What was learned about layers' times is kept there
-/// too, and shortens later builds.
+/// Builds `model`'s plan and keeps it in `folder` with its passport, and, where `device` is what it is for, with what it
+/// answers there. What was learned about layers' times is kept too, and shortens later builds.
 ///
 /// # Errors
 /// The network can't be read, is not as its manifest says, or can't be built; or the plan can't be kept.
 pub fn build(
     library: &Library,
+    device: Option<&Device>,
     model: &Model,
     request: &Request,
     folder: &Path,
@@ -114,11 +132,13 @@ pub fn build(
         "timing-{}.cache",
         &sha256(format!("{} {}", key.tensorrt, key.device).as_bytes())[..12]
     ));
-    let options = options(model, request, &tensors, fs::read(&learned).unwrap_or_default());
+    let options = options(model, request, key.profiles, &tensors, fs::read(&learned).unwrap_or_default());
     let built = network.build(&options, progress).map_err(&bad)?;
     let path = folder.join(key.file());
     let seconds = begun.elapsed().as_secs_f64();
-    let passport = Passport::new(key, &built.plan, tensors, built.layers, seconds, built_by.to_owned());
+    let mut passport = Passport::new(key, &built.plan, tensors, built.layers, seconds, built_by.to_owned());
+    let ask = |device| golden::ask(device, library, model, &built.plan, request.max_batch);
+    passport.golden = device.map(ask).transpose().map_err(&bad)?;
     passport.keep(&path, &built.plan).map_err(InferError::System)?;
     if !built.timing_cache.is_empty() && built.timing_cache != options.timing_cache {
         write(&learned, &built.timing_cache).map_err(InferError::System)?;
@@ -126,26 +146,30 @@ pub fn build(
     Ok((path, passport))
 }
 
-fn options(model: &Model, request: &Request, tensors: &[Tensor], timing_cache: Vec<u8>) -> BuildOptions {
+fn options(
+    model: &Model,
+    request: &Request,
+    profiles: u32,
+    tensors: &[Tensor],
+    timing_cache: Vec<u8>,
+) -> BuildOptions {
     let [a, b, c] = signature::dimensions(&model.input);
     let open = tensors.iter().any(|tensor| tensor.input && tensor.shape.contains(&-1));
     let fixed = tensors.iter().find(|tensor| tensor.input).and_then(|input| input.shape.first()).copied();
     let batch = |size: i64| vec![fixed.filter(|&size| size > 0).unwrap_or(size), a, b, c];
     let most = i64::from(request.max_batch);
-    let extents = if open {
-        vec![Extent {
-            profile: 0,
-            tensor: model.input.tensor.clone(),
-            least: batch(1),
-            best: batch(most),
-            most: batch(most),
-        }]
-    } else {
-        Vec::new()
+    // All alike: layers are timed once for all of them.
+    let profiles = if open { profiles } else { 0 };
+    let extent = |profile| Extent {
+        profile,
+        tensor: model.input.tensor.clone(),
+        least: batch(1),
+        best: batch(most),
+        most: batch(most),
     };
     BuildOptions {
-        profiles: u32::from(open),
-        extents,
+        profiles,
+        extents: (0..profiles).map(extent).collect(),
         workspace: usize::try_from(request.workspace_mib << 20).unwrap_or(usize::MAX),
         level: request.level.map_or(-1, i32::from),
         half: model.precision == "fp16",

@@ -1,12 +1,14 @@
 //! A CUDA device: found at run time, its memory and its streams.
 #![allow(unsafe_code, reason = "the driver's interface")]
 
+use super::stream::Stream;
 use crate::infer::InferError;
 use cudarc::driver::sys::{self, CUdevice_attribute as Attribute};
-use cudarc::driver::{CudaContext, CudaStream, DriverError, result};
+use cudarc::driver::{CudaContext, DriverError, result};
 use std::fmt;
 use std::ptr::NonNull;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 /// Why the driver refused: its number, and its words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -21,6 +23,10 @@ pub struct Device {
     pub capability: i32,
     /// It shares its memory with the CPU: frames are read where they lie.
     pub integrated: bool,
+    /// Memory that others allocated can be registered with it.
+    pub registers: bool,
+    /// It was said that some could not be.
+    pub(super) said: Arc<AtomicBool>,
 }
 
 impl Device {
@@ -49,7 +55,8 @@ impl Device {
         unsafe { context.disable_event_tracking() };
         let (major, minor) = context.compute_capability()?;
         let integrated = context.attribute(Attribute::CU_DEVICE_ATTRIBUTE_INTEGRATED)? != 0;
-        Ok(Self { context, capability: major * 10 + minor, integrated })
+        let registers = context.attribute(Attribute::CU_DEVICE_ATTRIBUTE_HOST_REGISTER_SUPPORTED)? != 0;
+        Ok(Self { context, capability: major * 10 + minor, integrated, registers, said: Arc::default() })
     }
 
     /// Makes the device's context the calling thread's.
@@ -57,15 +64,17 @@ impl Device {
     /// # Errors
     /// The driver's.
     pub fn bind(&self) -> Result<(), CudaError> {
-        Ok(self.context.bind_to_thread()?)
+        bind(&self.context)
     }
 
-    /// A stream of its own; a lower `priority` goes first.
+    /// A stream of its own, which goes before others of the device.
     ///
     /// # Errors
     /// The driver's.
-    pub fn stream(&self, priority: i32) -> Result<Arc<CudaStream>, CudaError> {
-        Ok(self.context.new_stream_with_priority(priority)?)
+    pub fn stream(&self) -> Result<Stream, CudaError> {
+        self.bind()?;
+        let (_, first) = result::stream::get_priority_range()?;
+        Ok(Stream::new(self.context.new_stream_with_priority(first)?))
     }
 
     /// Memory that the CPU and the device see, filled with zeros: locked, cached by the CPU, portable to every
@@ -94,6 +103,12 @@ impl Device {
     }
 }
 
+/// Makes a context the calling thread's, whatever failed before.
+pub(super) fn bind(context: &CudaContext) -> Result<(), CudaError> {
+    // SAFETY: the context is there.
+    Ok(unsafe { result::ctx::set_current(context.cu_ctx()) }?)
+}
+
 /// Memory of the host that the device reads and writes in place.
 pub struct Pinned {
     start: NonNull<u8>,
@@ -120,6 +135,13 @@ impl Pinned {
         self.address
     }
 
+    /// The byte at `offset`, for the device to write to.
+    pub(super) fn at(&self, offset: usize) -> *mut u8 {
+        debug_assert!(offset <= self.bytes);
+        // SAFETY: within the allocation, or its end.
+        unsafe { self.start.as_ptr().add(offset) }
+    }
+
     /// The bytes. The device must not be writing them: synchronize first.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
@@ -138,7 +160,7 @@ impl Pinned {
 impl Drop for Pinned {
     fn drop(&mut self) {
         // The context may be gone after an error of the device; then its memory is too.
-        if self.context.bind_to_thread().is_ok() {
+        if bind(&self.context).is_ok() {
             // SAFETY: `start` came from malloc_host and is freed once.
             let _ = unsafe { result::free_host(self.start.as_ptr().cast()) };
         }

@@ -1,11 +1,12 @@
 //! The GPU's pre-processing (`cpp/kernels/`): loaded for the device, and launched for a batch of frames.
 #![allow(unsafe_code, reason = "launching kernels")]
 
-use super::cuda::{CudaError, Device};
+use super::cuda::{CudaError, Device, bind};
+use super::stream::Stream;
 use crate::image::{ImageLayout, Matrix, PixelFormat, Range};
 use crate::infer::InferError;
 use crate::model::{Channels, Element, Input, TensorLayout};
-use cudarc::driver::{CudaContext, CudaStream, result, sys};
+use cudarc::driver::{CudaContext, result, sys};
 use std::ffi::c_void;
 use std::fmt;
 use std::sync::Arc;
@@ -218,13 +219,7 @@ impl Kernels {
     ///
     /// # Errors
     /// The driver's.
-    pub unsafe fn launch(
-        &self,
-        stream: &CudaStream,
-        frames: u64,
-        count: u32,
-        out: u64,
-    ) -> Result<(), CudaError> {
+    pub unsafe fn launch(&self, stream: &Stream, frames: u64, count: u32, out: u64) -> Result<(), CudaError> {
         let Self { tensor, function, .. } = self;
         let grid = (tensor.width.div_ceil(BLOCK.0), tensor.height.div_ceil(BLOCK.1 * ROWS), count);
         let mut arguments: [*mut c_void; 3] = [
@@ -235,14 +230,7 @@ impl Kernels {
         // SAFETY: the kernel takes these three arguments by value, and copies them before this returns; the memory is
         // the caller's promise.
         let launched = unsafe {
-            result::launch_kernel(
-                *function,
-                grid,
-                (BLOCK.0, BLOCK.1, 1),
-                0,
-                stream.cu_stream(),
-                &mut arguments,
-            )
+            result::launch_kernel(*function, grid, (BLOCK.0, BLOCK.1, 1), 0, stream.raw(), &mut arguments)
         };
         Ok(launched?)
     }
@@ -250,7 +238,7 @@ impl Kernels {
 
 impl Drop for Kernels {
     fn drop(&mut self) {
-        if self.context.bind_to_thread().is_ok() {
+        if bind(&self.context).is_ok() {
             // SAFETY: the module is unloaded once, and its function is not used any more.
             let _ = unsafe { result::module::unload(self.module) };
         }

@@ -137,13 +137,13 @@ impl Engine {
         self.0.tensors().map_err(|why| why.what().to_owned())
     }
 
-    /// Bytes of device memory that each context takes.
+    /// Bytes of device memory that a context works in.
     #[must_use]
     pub fn context_memory(&self) -> u64 {
         self.0.context_memory()
     }
 
-    /// A context of it.
+    /// A context of it, which has no memory to work in yet.
     ///
     /// # Errors
     /// There is no memory on the device.
@@ -178,6 +178,24 @@ fn taken(taken: bool) -> Result<(), Refused> {
 }
 
 impl Context {
+    /// Gives it memory to work in.
+    ///
+    /// # Safety
+    /// So many bytes at the address are the device's, at least [`Engine::context_memory`], and used by nothing else
+    /// whenever a batch is enqueued and until it is done.
+    pub unsafe fn set_memory(&mut self, address: u64, bytes: u64) {
+        // SAFETY: the caller's promise.
+        unsafe { self.context.pin_mut().set_memory(address, bytes) };
+    }
+
+    /// The shape of IO tensor `index` for the input's shape that was set; -1 is a dimension that is still open.
+    ///
+    /// # Errors
+    /// There is no such tensor.
+    pub fn shape(&self, index: usize) -> Result<Vec<i64>, String> {
+        self.context.tensor_shape(index).map_err(|why| why.what().to_owned())
+    }
+
     /// Selects the optimization profile for all that follows, in order with `cuda_stream`.
     ///
     /// # Errors

@@ -4,20 +4,34 @@
 //! through the bridge to `cpp/`, and opens their libraries at run time.
 
 #[cfg(feature = "tensorrt")]
+mod backend;
+#[cfg(feature = "tensorrt")]
 mod bridge;
 #[cfg(feature = "tensorrt")]
 pub mod builder;
 #[cfg(feature = "tensorrt")]
 pub mod cuda;
 #[cfg(feature = "tensorrt")]
+pub mod golden;
+#[cfg(feature = "tensorrt")]
 pub mod kernels;
 #[cfg(feature = "tensorrt")]
+pub mod lane;
+#[cfg(feature = "tensorrt")]
 pub mod library;
+#[cfg(feature = "tensorrt")]
+pub mod memory;
+#[cfg(feature = "tensorrt")]
+pub mod network;
 pub mod passport;
 #[cfg(feature = "tensorrt")]
 mod progress;
 pub mod signature;
+#[cfg(feature = "tensorrt")]
+pub mod stream;
 
+#[cfg(feature = "tensorrt")]
+pub use backend::{Building, Settings, TensorRt};
 #[cfg(feature = "tensorrt")]
 pub use progress::{Progress, Step};
 
@@ -41,6 +55,12 @@ impl Version {
     #[must_use]
     pub const fn product(&self) -> &'static str {
         if self.rtx { "TensorRT-RTX" } else { "TensorRT" }
+    }
+
+    /// Whether contexts of one engine may have an optimization profile in common. Before, each needs its own.
+    #[must_use]
+    pub const fn shares_profiles(&self) -> bool {
+        self.rtx || self.major >= 10
     }
 }
 

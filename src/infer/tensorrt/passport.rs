@@ -8,7 +8,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Version of the file's form.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+/// Device memory that layers may use beside weights and activations, where nobody asks for another limit.
+pub const WORKSPACE_MIB: u64 = 256;
 
 /// All that a plan depends on. Two plans with one key are interchangeable.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +36,16 @@ pub struct Key {
     pub workspace_mib: u64,
     /// The builder's optimization level; none is its own choice.
     pub level: Option<u8>,
+    /// Optimization profiles: one, or before TensorRT 10 one for every batch size of every context.
+    pub profiles: u32,
+}
+
+/// What the model answered to the golden pictures on the device that its plan was built on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Golden {
+    /// Per picture, per output in the manifest's order: values at equal distances.
+    pub answers: Vec<Vec<Vec<f32>>>,
 }
 
 /// A plan's sidecar.
@@ -55,6 +67,8 @@ pub struct Passport {
     pub built_in_s: f64,
     /// The program that built it.
     pub built_by: String,
+    /// What it answered where it was built; none where its device is elsewhere.
+    pub golden: Option<Golden>,
 }
 
 impl Key {
@@ -87,6 +101,7 @@ impl Key {
         compare("max_batch", self.max_batch.to_string(), here.max_batch.to_string());
         compare("workspace (MiB)", self.workspace_mib.to_string(), here.workspace_mib.to_string());
         compare("optimization level", level(self), level(here));
+        compare("optimization profiles", self.profiles.to_string(), here.profiles.to_string());
         found
     }
 }
@@ -121,7 +136,7 @@ impl Passport {
         built_by: String,
     ) -> Self {
         let (sha256, bytes) = (sha256(plan), plan.len() as u64);
-        Self { v: VERSION, key, sha256, bytes, tensors, layers, built_in_s, built_by }
+        Self { v: VERSION, key, sha256, bytes, tensors, layers, built_in_s, built_by, golden: None }
     }
 
     /// Where the sidecar of the plan at `plan` lies.
@@ -245,6 +260,7 @@ mod tests {
             max_batch: 8,
             workspace_mib: 256,
             level: None,
+            profiles: 1,
         }
     }
 
@@ -293,7 +309,7 @@ mod tests {
         let sidecar = Passport::path(&path);
         let text = std::fs::read_to_string(&sidecar).unwrap();
         for wrong in
-            ["", "{", "[]", &text.replace("\"v\": 1", "\"v\": 2"), &text.replace("\"key\"", "\"kay\"")]
+            ["", "{", "[]", &text.replace("\"v\": 2", "\"v\": 1"), &text.replace("\"key\"", "\"kay\"")]
         {
             std::fs::write(&sidecar, wrong).unwrap();
             let why = Passport::load(&path).unwrap_err();

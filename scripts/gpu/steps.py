@@ -1,0 +1,312 @@
+"""The steps of scripts/gpu-test."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+
+from machine import ROOT, TESTS, Failed, say
+
+# For all steps after the build, in seconds.
+BUDGET = 470
+# What a step has to reach.
+EFFICIENCY = 0.97
+IDLE = 0.03
+PREPROCESS_US = 30.0
+# Streams that a board may have.
+MOST_STREAMS = 256
+
+MODELS = {"detector": "models/person-ssdlite.fp16.toml", "light_resnet50": "tests/data/light_resnet50.toml"}
+NETWORKS = {"detector": "models/person-ssdlite.fp32.onnx", "light_resnet50": "tests/data/light_resnet50.onnx"}
+BOUNDS = [33.3, 16.7]
+
+BOARD = """config_version = 1
+
+[accelerator]
+backend = "tensorrt"
+device = 0
+engine_cache = "{cache}"
+contexts = {contexts}
+max_batch = 64
+
+[models.m]
+manifest = "{manifest}"
+"""
+STREAM = """
+[[streams]]
+id = "s{index}"
+source = {{ type = "synthetic", phase_ms = {phase} }}
+fps = {fps}
+size = [640, 360]
+format = "NV12"
+latency_bound_ms = {bound}
+model = "m"
+"""
+
+
+class Skipped(Exception):
+    """A step can't be run here."""
+
+
+def reason(text):
+    """Why a program failed: the first panic of a test, else its last words."""
+    panicked = re.search(r"panicked at .*\n(.+)", text)
+    return panicked.group(1).strip() if panicked else last_line(text)
+
+
+def last_line(text):
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else "it said nothing"
+
+
+class Run:
+    """One run of all steps."""
+
+    def __init__(self, found=None, work=None, environment=None):
+        self.device = found
+        self.work = work
+        self.environment = environment
+        self.programs = {}
+        self.benches = {}
+        self.rows = []
+        self.deadline = None
+
+    def call(self, command, limit, environment=None):
+        """Runs a command; what it said, on both outputs, where it ends with 0."""
+        left = limit if self.deadline is None else min(limit, self.deadline - time.monotonic())
+        command = [str(word) for word in command]
+        started = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env={**self.environment, **(environment or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        )
+        try:
+            out, errors = started.communicate(timeout=max(left, 1))
+        except subprocess.TimeoutExpired as why:
+            # Whatever it started goes with it.
+            os.killpg(started.pid, 9)
+            started.communicate()
+            raise Failed(f"took longer than {left:.0f} s") from why
+        if started.returncode != 0:
+            sys.stderr.write(errors[-4000:] + out[-4000:])
+            raise Failed(f"exit {started.returncode}: {reason(errors if errors.strip() else out)[:300]}")
+        return out, errors
+
+    def ocelli(self, arguments, limit):
+        return self.call([self.programs["ocelli"], *arguments], limit)
+
+    def tests(self, name, limit, before=(), only=()):
+        """Runs tests whose names have this in them, on the device; how many passed."""
+        passed = 0
+        said = ""
+        for test in TESTS:
+            if test not in self.programs or (only and test not in only):
+                continue
+            command = [*before, self.programs[test], name, "--nocapture", "--test-threads=1"]
+            out, errors = self.call(command, limit, {"OCELLI_GPU": "1"})
+            if "SKIPPED" in out + errors:
+                raise Failed(f"{test}: {last_line(out)}: a test left the device out")
+            passed += sum(int(count) for count in re.findall(r"test result: ok\. (\d+) passed", out))
+            said += out + errors
+        if passed == 0:
+            raise Skipped(f"no test is called {name}")
+        return passed, said
+
+    def contexts(self):
+        """A discrete GPU computes one batch while another is uploaded."""
+        return 1 if self.device["integrated"] else 2
+
+    def board(self, model, bound, streams=1, fps=30):
+        """A board file; half of its streams half a period later."""
+        path = self.work / f"{model}-{bound}-{streams}x{fps}.toml"
+        manifest = ROOT / MODELS[model]
+        text = BOARD.format(cache=self.work / "engines", contexts=self.contexts(), manifest=manifest)
+        for index in range(streams):
+            late = 500 / fps if index % 2 else 0
+            text += STREAM.format(index=index, phase=round(late, 3), fps=fps, bound=bound)
+        path.write_text(text)
+        return path
+
+    def step(self, name, act):
+        began = time.monotonic()
+        row = {"step": name, "result": "passed", "said": "", "numbers": {}}
+        say(f"{name} ...")
+        try:
+            if self.deadline is not None and began >= self.deadline:
+                raise Skipped("no time was left")
+            row["said"], row["numbers"] = act()
+        except Skipped as why:
+            row["result"], row["said"] = "skipped", str(why)
+        except Failed as why:
+            row["result"], row["said"], row["numbers"] = "FAILED", str(why), why.numbers
+        except Exception as why:  # What nobody thought of stops no other step either.
+            row["result"], row["said"] = "FAILED", f"{type(why).__name__}: {why}"
+        row["seconds"] = round(time.monotonic() - began, 1)
+        self.rows.append(row)
+        say(f"{name}: {row['result']} {row['said']}")
+
+    # The steps.
+
+    def conformance(self):
+        passed, _ = self.tests("conform", 60)
+        return f"{passed} tests", {"tests": passed}
+
+    def golden(self):
+        passed, _ = self.tests("golden", 90, only=["gpu"])
+        return f"{passed} tests", {"tests": passed}
+
+    def kernels(self):
+        passed, _ = self.tests("kernels", 60, only=["gpu"])
+        return f"{passed} tests: the bits of the CPU's definition", {"tests": passed}
+
+    def sanitizer(self, tool):
+        program = shutil.which("compute-sanitizer", path=f"{os.environ.get('PATH', '')}:/usr/local/cuda/bin")
+        if not program:
+            raise Skipped("there is no compute-sanitizer (package cuda-sanitizer)")
+        before = [program, "--tool", tool, "--error-exitcode", "86"]
+        passed, said = self.tests("kernels", 100, before, only=["gpu"])
+        found = re.search(r"(ERROR|RACECHECK) SUMMARY: (.*)", said)
+        return found.group(2) if found else f"{passed} tests", {"tests": passed}
+
+    def engines(self, model):
+        board = self.board(model, BOUNDS[0])
+        self.ocelli(["engine", "build", board], 150)
+        out, errors = self.ocelli(["engine", "verify", board], 60)
+        return last_line(out or errors), {}
+
+    def copies(self):
+        summary = self.work / "copies.json"
+        board = self.board("detector", 100, 4)
+        self.ocelli(["run", board, "--for", "5", "--summary", summary], 60)
+        told = json.loads(summary.read_text())
+        # What the synthetic cameras draw is no copy.
+        copied = {stage: told["copied_bytes"][stage] for stage in ("capture", "accelerator")}
+        total = told["total"]
+        numbers = {"copied_bytes": copied, "total": total, "telemetry": told["telemetry"]}
+        if any(copied.values()):
+            raise Failed(f"bytes copied on the host: {copied}", numbers)
+        if total["met"] < total["captured"] * 0.99:
+            raise Failed(f"met {total['met']} of {total['captured']}: {total['dropped']}", numbers)
+        return f"0 bytes copied on the host, met {total['met']} of {total['captured']}", numbers
+
+    def allocations(self):
+        passed, _ = self.tests("no_allocation", 90, only=["no_alloc_tensorrt"])
+        return f"{passed} tests: 0 allocations a frame", {"tests": passed}
+
+    def bench(self, model, bound):
+        quick = ["--releases", "groups", "--for", "1.5", "--confirm", "1", "--confirm-for", "3", "--profile-for", "2"]
+        quick += ["--retries", "1", "--no-overload", "--format", "json"]
+        # Where as many as a board may have are no limit, streams are faster.
+        for fps in (30, 120):
+            out, _ = self.ocelli(["bench", self.board(model, bound, fps=fps), *quick], 75)
+            told = json.loads(out)
+            if fps == 30:
+                self.benches[model, bound] = told
+            if told["streams"] != MOST_STREAMS:
+                break
+        streams, efficiency = told["streams"], told["efficiency"]
+        if streams is None or efficiency is None:
+            raise Failed(f"no result: {told['invalid']}")
+        bare = told["bare_loop"][0]["frames_per_second"]
+        # Where contexts overlap, more than capacity by l(b) is possible: what a bare loop reached in the same run.
+        share = efficiency if self.contexts() > 1 else streams / told["limit"]["upper"]
+        p99_9 = told["latency_us"]["p99_9"]
+        limit = f"{told['limit']['upper']} by l(b), bare loop {bare:.0f} frames/s"
+        words = f"{streams} streams at {fps} fps, {share:.1%} of the limit ({limit}), p99.9 {(p99_9 or 0) / 1e3:.1f} ms"
+        numbers = {"streams": streams, "fps": fps, "efficiency": efficiency, "share": share}
+        numbers.update(limit=told["limit"], bare=bare, latency_us=told["latency_us"], accelerator=told["accelerator"])
+        if share < EFFICIENCY:
+            raise Failed(f"{words}: less than {EFFICIENCY:.0%}", numbers)
+        return words, numbers
+
+    def idle(self):
+        """Time that the GPU stood idle between two batches though frames waited."""
+        told = self.benches.get(("light_resnet50", BOUNDS[0]))
+        if not told or not told["streams"]:
+            raise Skipped("the bench gave no number of streams")
+        # As many as are in time and a tenth more: something always waits.
+        streams = min(MOST_STREAMS, told["streams"] + told["streams"] // 10 + 1)
+        results = self.work / "idle.jsonl"
+        board = self.board("light_resnet50", BOUNDS[0], streams)
+        self.ocelli(["run", board, "--for", "5", "--results", results], 60)
+        batches = {}
+        with open(results, encoding="utf-8") as lines:
+            for line in lines:
+                record = json.loads(line)
+                if record.get("type") != "frame" or not record.get("timing"):
+                    continue
+                timing, captured = record["timing"], record["captured_ns"] // 1000
+                arrived = captured + timing["capture_us"]
+                submitted = arrived + timing["queue_us"]
+                batch = (submitted, submitted + timing["service_us"])
+                batches[batch] = min(arrived, batches.get(batch, arrived))
+        if len(batches) < 20:
+            raise Failed(f"only {len(batches)} batches were seen")
+        busy = idle = 0
+        free = None
+        for (submitted, completed), arrived in sorted(batches.items()):
+            if free is not None and arrived < free:
+                idle += max(0, submitted - free)
+            # Where batches overlap, each moment counts once.
+            busy += max(0, completed - max(submitted, free or 0))
+            free = max(completed, free or 0)
+        share = idle / busy
+        words = f"{share:.2%} of service time, {len(batches)} batches of {streams} streams"
+        numbers = {"idle_share": share, "batches": len(batches), "streams": streams}
+        if share > IDLE:
+            raise Failed(f"{words}: more than {IDLE:.0%}", numbers)
+        return words, numbers
+
+    def preprocess(self):
+        _, said = self.tests("preprocess_time", 60, only=["gpu"])
+        found = re.search(r"preprocess: ([\d.]+) us a frame", said)
+        if not found:
+            raise Failed("the test told no time")
+        took = float(found.group(1))
+        words = f"{took:.1f} us a frame, 1920x1080 NV12, batches of 8"
+        # The bound is for the class of the GPU that it was stated for.
+        if took > PREPROCESS_US and not self.device["integrated"] and self.device["capability"] == "9.0":
+            raise Failed(f"{words}: more than {PREPROCESS_US:.0f}", {"us": took})
+        return words, {"us": took}
+
+    def comparison(self, model):
+        script = ROOT / "scripts" / "reference" / "thread_per_camera.py"
+        python = os.environ.get("OCELLI_PYTHON", sys.executable)
+        command = [python, script, "--network", ROOT / NETWORKS[model], "--bound-ms", BOUNDS[0], "--seconds", "22"]
+        # Their own libraries, not ours.
+        out, _ = self.call(command, 60, {"LD_LIBRARY_PATH": os.environ.get("LD_LIBRARY_PATH", "")})
+        told = json.loads(last_line(out))
+        if told["engine"] is None:
+            raise Skipped(told["why"])
+        ours = self.benches.get((model, BOUNDS[0]), {}).get("streams")
+        words = f"{told['engine']}: {told['streams']} streams in time (99.9 %); ours in the same run: {ours or 'none'}"
+        return words, {**told, "ours": ours}
+
+    def steps(self):
+        """Every step by name, in order."""
+        steps = {
+            "conformance": self.conformance,
+            "golden": self.golden,
+            "kernels": self.kernels,
+            "memcheck": lambda: self.sanitizer("memcheck"),
+            "racecheck": lambda: self.sanitizer("racecheck"),
+        }
+        for model in MODELS:
+            steps[f"engine-{model}"] = lambda model=model: self.engines(model)
+        steps |= {"copies": self.copies, "allocations": self.allocations, "preprocess": self.preprocess}
+        for model in MODELS:
+            for bound in BOUNDS:
+                steps[f"bench-{model}-{bound}"] = lambda model=model, bound=bound: self.bench(model, bound)
+        steps["idle"] = self.idle
+        for model in reversed(MODELS):
+            steps[f"comparison-{model}"] = lambda model=model: self.comparison(model)
+        return steps

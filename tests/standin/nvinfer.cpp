@@ -1,0 +1,257 @@
+// A stand-in for TensorRT-RTX: engines that are small texts, and that answer, for each row, the largest of the input's
+// elements at every so many places. So answers name the row that they came from. Work goes into the other stand-in's
+// streams. What is called of TensorRT and is not here ends the process.
+#include "absent.h" // Made of NvInferImpl.h: every call ends the process.
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <dlfcn.h>
+#include <functional>
+#include <sstream>
+#include <string>
+#include <vector>
+
+using namespace nvinfer1;
+
+namespace {
+
+template <class Function> Function *driver(const char *name) {
+    return reinterpret_cast<Function *>(dlsym(RTLD_DEFAULT, name));
+}
+
+bool fails(const char *call) { return driver<int(const char *)>("standin_fails")(call) != 0; }
+
+char *behind(const void *address, std::size_t bytes) {
+    return driver<char *(unsigned long long, std::size_t)>("standin_behind")(
+        reinterpret_cast<unsigned long long>(address), bytes);
+}
+
+struct Tensor {
+    std::string name;
+    bool input;
+    DataType type;
+    Dims dims;
+};
+
+struct Plan {
+    std::size_t scratch = 0;
+    std::vector<Tensor> tensors;
+};
+
+std::size_t row(const Dims &dims) {
+    std::size_t row = 1;
+    for (int index = 1; index < dims.nbDims; ++index) {
+        row *= static_cast<std::size_t>(dims.d[index]);
+    }
+    return row;
+}
+
+std::size_t element(DataType type) {
+    return type == DataType::kFLOAT ? 4 : type == DataType::kHALF ? 2 : 1;
+}
+
+// Whole numbers below 2048 are all that the tests have.
+float half(unsigned short bits) {
+    const int exponent = bits >> 10 & 31, mantissa = bits & 1023;
+    return exponent == 0 ? 0.0F : std::ldexp(static_cast<float>(1024 + mantissa), exponent - 25);
+}
+
+unsigned short half(float value) {
+    int exponent = 0;
+    const float fraction = std::frexp(value, &exponent); // 0.5 to 1
+    const int mantissa = static_cast<int>(std::ldexp(fraction, 11)) - 1024;
+    return static_cast<unsigned short>(value == 0.0F ? 0 : (exponent + 14) << 10 | mantissa);
+}
+
+float read(const char *memory, DataType type, std::size_t index) {
+    switch (type) {
+    case DataType::kFLOAT: {
+        float value = 0;
+        std::memcpy(&value, memory + 4 * index, 4);
+        return value;
+    }
+    case DataType::kHALF: {
+        unsigned short bits = 0;
+        std::memcpy(&bits, memory + 2 * index, 2);
+        return half(bits);
+    }
+    default: return static_cast<unsigned char>(memory[index]);
+    }
+}
+
+void write(char *memory, DataType type, std::size_t index, float value) {
+    if (type == DataType::kFLOAT) {
+        std::memcpy(memory + 4 * index, &value, 4);
+    } else {
+        const unsigned short bits = half(value);
+        std::memcpy(memory + 2 * index, &bits, 2);
+    }
+}
+
+class Context final : public IExecutionContext, public AbsentExecutionContext {
+  public:
+    explicit Context(const Plan &of) : plan(of), addresses(of.tensors.size()) {
+        mImpl = this;
+    }
+    bool setOptimizationProfileAsync(std::int32_t profile, cudaStream_t stream) noexcept override {
+        return !fails("setOptimizationProfileAsync") && profile == 0 && stream != nullptr;
+    }
+    bool setInputShape(const char *name, const Dims &dims) noexcept override {
+        const std::size_t at = find(name);
+        if (fails("setInputShape") || !plan.tensors[at].input || dims.nbDims != plan.tensors[at].dims.nbDims) {
+            return false;
+        }
+        batch = dims.d[0];
+        return true;
+    }
+    Dims getTensorShape(const char *name) const noexcept override {
+        Dims dims = plan.tensors[find(name)].dims;
+        dims.d[0] = dims.d[0] < 0 ? batch : dims.d[0];
+        return dims;
+    }
+    bool setTensorAddress(const char *name, void *address) noexcept override {
+        addresses[find(name)] = address;
+        return !fails("setTensorAddress");
+    }
+    void setDeviceMemoryV2(void *memory, std::int64_t size) noexcept override {
+        scratch = size >= static_cast<std::int64_t>(plan.scratch) ? memory : nullptr;
+    }
+    bool enqueueV3(cudaStream_t stream) noexcept override {
+        if (fails("enqueueV3") || scratch == nullptr || batch < 1) {
+            return false;
+        }
+        const auto put = driver<void(cudaStream_t, const std::function<int()> &)>("standin_put");
+        // As a captured launch: what is set now is what is used later.
+        put(stream, [plan = plan, addresses = addresses, scratch = scratch, batch = batch] {
+            return compute(plan, addresses, scratch, static_cast<std::size_t>(batch));
+        });
+        return true;
+    }
+
+  private:
+    std::size_t find(const char *name) const {
+        for (std::size_t index = 0; index < plan.tensors.size(); ++index) {
+            if (plan.tensors[index].name == name) {
+                return index;
+            }
+        }
+        unexpected("a tensor that the engine does not have");
+    }
+
+    static int compute(const Plan &plan, const std::vector<void *> &addresses, void *scratch, std::size_t batch) {
+        constexpr int ILLEGAL_ADDRESS = 700;
+        char *work = behind(scratch, plan.scratch);
+        if (work == nullptr) {
+            return ILLEGAL_ADDRESS;
+        }
+        // Whoever else works here now is seen.
+        const void *const mark = &plan;
+        std::memcpy(work, static_cast<const void *>(&mark), sizeof mark);
+        const char *input = nullptr;
+        const Tensor *in = nullptr;
+        for (std::size_t index = 0; index < plan.tensors.size(); ++index) {
+            if (plan.tensors[index].input) {
+                in = &plan.tensors[index];
+                input = behind(addresses[index], batch * row(in->dims) * element(in->type));
+            }
+        }
+        for (std::size_t index = 0; index < plan.tensors.size(); ++index) {
+            const Tensor &out = plan.tensors[index];
+            if (out.input) {
+                continue;
+            }
+            const std::size_t length = row(out.dims);
+            char *output = behind(addresses[index], batch * length * element(out.type));
+            if (input == nullptr || output == nullptr) {
+                return ILLEGAL_ADDRESS;
+            }
+            for (std::size_t frame = 0; frame < batch; ++frame) {
+                for (std::size_t place = 0; place < length; ++place) {
+                    float largest = 0;
+                    for (std::size_t at = place; at < row(in->dims); at += length) {
+                        largest = std::max(largest, read(input, in->type, frame * row(in->dims) + at));
+                    }
+                    write(output, out.type, frame * length + place, largest);
+                }
+            }
+        }
+        return std::memcmp(work, static_cast<const void *>(&mark), sizeof mark) == 0 ? 0 : 719;
+    }
+
+    Plan plan;
+    std::vector<void *> addresses;
+    void *scratch = nullptr;
+    std::int64_t batch = -1;
+};
+
+class Engine final : public ICudaEngine, public AbsentCudaEngine {
+  public:
+    explicit Engine(Plan of) : plan(std::move(of)) { mImpl = this; }
+    std::int32_t getNbIOTensors() const noexcept override { return static_cast<std::int32_t>(plan.tensors.size()); }
+    const char *getIOTensorName(std::int32_t index) const noexcept override {
+        return plan.tensors[static_cast<std::size_t>(index)].name.c_str();
+    }
+    TensorIOMode getTensorIOMode(const char *name) const noexcept override {
+        return find(name).input ? TensorIOMode::kINPUT : TensorIOMode::kOUTPUT;
+    }
+    DataType getTensorDataType(const char *name) const noexcept override { return find(name).type; }
+    Dims getTensorShape(const char *name) const noexcept override { return find(name).dims; }
+    std::int64_t getDeviceMemorySizeV2() const noexcept override { return static_cast<std::int64_t>(plan.scratch); }
+    IExecutionContext *createExecutionContext(ExecutionContextAllocationStrategy strategy) noexcept override {
+        const bool bare = strategy == ExecutionContextAllocationStrategy::kUSER_MANAGED;
+        return fails("createExecutionContext") || !bare ? nullptr : new Context(plan);
+    }
+
+  private:
+    const Tensor &find(const char *name) const {
+        for (const Tensor &tensor : plan.tensors) {
+            if (tensor.name == name) {
+                return tensor;
+            }
+        }
+        unexpected("a tensor that the engine does not have");
+    }
+
+    Plan plan;
+};
+
+class Runtime final : public IRuntime, public AbsentRuntime {
+  public:
+    explicit Runtime(ILogger &to) : logger(to) { mImpl = this; }
+    ICudaEngine *deserializeCudaEngine(const void *blob, std::size_t size) noexcept override {
+        std::istringstream text(std::string(static_cast<const char *>(blob), size));
+        std::string word;
+        Plan plan;
+        if (fails("deserializeCudaEngine") || !(text >> word >> plan.scratch) || word != "standin") {
+            logger.log(ILogger::Severity::kERROR, "the stand-in refuses the plan");
+            return nullptr;
+        }
+        while (text >> word) {
+            Tensor tensor{"", word == "in", DataType::kFLOAT, {}};
+            std::string type;
+            text >> tensor.name >> type >> tensor.dims.nbDims;
+            tensor.type = type == "f16" ? DataType::kHALF : type == "u8" ? DataType::kUINT8 : DataType::kFLOAT;
+            for (int index = 0; index < tensor.dims.nbDims; ++index) {
+                text >> tensor.dims.d[index];
+            }
+            plan.tensors.push_back(tensor);
+        }
+        return new Engine(plan);
+    }
+
+  private:
+    ILogger &logger;
+};
+
+} // namespace
+
+extern "C" std::int32_t getInferLibVersion() noexcept { return NV_TENSORRT_VERSION; }
+extern "C" void *createInferBuilder_INTERNAL(void *, std::int32_t) noexcept;
+extern "C" void *createInferBuilder_INTERNAL(void *, std::int32_t) noexcept { return nullptr; }
+extern "C" void *createInferRuntime_INTERNAL(void *logger, std::int32_t) noexcept {
+    if (fails("createInferRuntime_INTERNAL")) {
+        return nullptr;
+    }
+    return static_cast<IRuntime *>(new Runtime(*static_cast<ILogger *>(logger)));
+}
