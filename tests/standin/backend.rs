@@ -271,7 +271,11 @@ fn a_batch_waits_for_its_frames_and_its_end_for_the_batch() {
         hold(compute(0) + 1, true);
         rig.submit(&[6]);
         let Rig { backend, alive, .. } = rig;
+        let waits = calls("cuStreamSynchronize");
         let dropping = std::thread::spawn(move || drop(backend));
+        while calls("cuStreamSynchronize") == waits && !dropping.is_finished() {
+            std::thread::yield_now();
+        }
         assert_eq!(alive(), 1);
         hold(compute(0) + 1, false);
         dropping.join().unwrap();

@@ -2,7 +2,7 @@
 
 use super::cuda::Device;
 use super::library::{BuildOptions, Element, Extent, IoTensor, Library};
-use super::passport::{Key, Passport, WORKSPACE_MIB, sha256, write};
+use super::passport::{ELSEWHERE, Key, Passport, WORKSPACE_MIB, sha256, write};
 use super::signature::{self, Tensor};
 use super::{Progress, golden, passport};
 use crate::infer::InferError;
@@ -61,7 +61,7 @@ impl Request {
     pub fn key(&self, library: &Library, model: &Model) -> Key {
         let (device, capabilities) = match &self.target {
             Target::Here { device, capability } => (device.clone(), vec![*capability]),
-            Target::Capabilities(capabilities) => ("not here".to_owned(), capabilities.clone()),
+            Target::Capabilities(capabilities) => (ELSEWHERE.to_owned(), capabilities.clone()),
         };
         Key {
             model: model.id.clone(),

@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 
 /// Version of the file's form.
 const VERSION: u32 = 2;
+/// The device of a plan that was built for devices elsewhere.
+pub(super) const ELSEWHERE: &str = "not here";
 /// Device memory that layers may use beside weights and activations, where nobody asks for another limit.
 pub const WORKSPACE_MIB: u64 = 256;
 
@@ -78,6 +80,14 @@ impl Key {
         let text = serde_json::to_vec(self).unwrap_or_default();
         let digest = sha256(&text);
         format!("{}-{}.plan", self.model, &digest[..12])
+    }
+
+    /// Whether a plan of this key does what one of `here` would: it is the same, or was built elsewhere for what is here.
+    fn serves(&self, here: &Self) -> bool {
+        let elsewhere = self.device == ELSEWHERE
+            && here.capabilities.iter().all(|capability| self.capabilities.contains(capability));
+        let (device, capabilities) = (here.device.clone(), here.capabilities.clone());
+        self == here || (elsewhere && Self { device, capabilities, ..self.clone() } == *here)
     }
 
     /// What differs from the key that is needed `here`, in words; empty when nothing does.
@@ -210,7 +220,7 @@ pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<(), String> {
     write().map_err(|error| format!("{}: {error}", path.display()))
 }
 
-/// The plan for `key` in `folder`, with its sidecar.
+/// The plan for `key` in `folder`, with its sidecar; else one that was built elsewhere for the same.
 ///
 /// # Errors
 /// There is none; with those of the same model that there are, and what is different about them.
@@ -222,9 +232,11 @@ pub fn find(folder: &Path, key: &Key) -> Result<(PathBuf, Passport), String> {
         Err(why) if path.exists() => why,
         Err(_) => format!("there is no plan for it in {}", folder.display()),
     };
-    let others: Vec<_> = plans(folder)
-        .into_iter()
-        .filter_map(|path| Some((Passport::load(&path).ok()?, path)))
+    let known = || plans(folder).into_iter().filter_map(|path| Some((Passport::load(&path).ok()?, path)));
+    if let Some((passport, path)) = known().find(|(passport, _)| passport.key.serves(key)) {
+        return Ok((path, passport));
+    }
+    let others: Vec<_> = known()
         .filter(|(passport, other)| passport.key.model == key.model && *other != path)
         .map(|(passport, path)| {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -294,6 +306,28 @@ mod tests {
         std::fs::copy(Passport::path(&path), folder.path().join(later.file()).with_extension("json"))
             .unwrap();
         assert!(find(folder.path(), &later).unwrap_err().contains("max_batch 8, here 4"));
+    }
+
+    #[test]
+    fn a_plan_from_elsewhere_serves_the_devices_that_it_was_built_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut kept = passport(b"plan");
+        (kept.key.device, kept.key.capabilities) = (ELSEWHERE.into(), vec![86, 120]);
+        let path = folder.path().join(kept.key.file());
+        kept.keep(&path, b"plan").unwrap();
+        let here = |capability| Key { capabilities: vec![capability], ..key() };
+        assert_eq!(find(folder.path(), &here(120)).unwrap().0, path);
+        assert!(
+            find(folder.path(), &here(87))
+                .unwrap_err()
+                .contains("for compute capability 8.6, 12.0, here 8.7")
+        );
+        assert!(find(folder.path(), &Key { max_batch: 4, ..here(86) }).is_err());
+        // What was built here goes first; what was built on another device does not serve.
+        let own = Passport { key: here(86), ..kept.clone() };
+        own.keep(&folder.path().join(own.key.file()), b"plan").unwrap();
+        assert_eq!(find(folder.path(), &here(86)).unwrap().1, own);
+        assert!(find(folder.path(), &Key { device: "Xavier".into(), ..here(87) }).is_err());
     }
 
     #[test]
