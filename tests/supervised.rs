@@ -255,6 +255,25 @@ fn the_service_manager_hears_of_every_stage() {
 }
 
 #[test]
+fn a_service_waits_for_its_cameras_where_a_run_by_hand_ends() {
+    let bench = Bench::new("");
+    let board = bench.path("test.toml");
+    let text = fs::read_to_string(&board).unwrap();
+    let absent = |text: &str, id: &str| {
+        let source =
+            format!("id = \"{id}\"\nsource = {{ type = \"v4l2\", device = \"/dev/v4l/by-path/no-{id}\" }}");
+        text.replace(&format!("id = \"{id}\"\nsource = {{ type = \"synthetic\" }}"), &source)
+    };
+    fs::write(&board, absent(&absent(&text, "front"), "rear")).unwrap();
+    let (code, log) = bench.run(&["--for", "3"]);
+    assert!(code == Some(69) && log.contains("not one camera could be opened"), "{code:?}: {log}");
+    let (heard, log) = listen(&bench, "4000000", &["--for", "3"]);
+    assert!(heard.iter().any(|word| word == "READY=1"), "{heard:?}\n{log}");
+    assert!(heard.iter().filter(|word| *word == "WATCHDOG=1").count() >= 2, "{heard:?}");
+    assert!(log.contains("time is up") && log.contains("front is down at the end"), "{log}");
+}
+
+#[test]
 fn a_service_manager_that_is_none_is_said() {
     let bench = Bench::new("");
     let mut command = bench.command(&["--for", "1"]);

@@ -25,7 +25,7 @@ pub enum End {
     TimeUp,
     /// Every stream has come to its end.
     AllEnded,
-    /// Not one camera could be opened.
+    /// Not one camera could be opened, and no service manager has started the run.
     NoneOpened,
     /// A thread that everything depends on has died.
     Broken,
@@ -139,7 +139,9 @@ async fn until_end(
             next = now + LAST_EVERY;
             running.ask(snapshot);
         }
-        if running.none_opened() {
+        // A service waits for its cameras: who ends is started again a few times and then no more, and nobody would be
+        // there when they come.
+        if running.none_opened() && !duties.service.is_managed() {
             return End::NoneOpened;
         }
         duties.begun();
