@@ -230,6 +230,33 @@ fn frames_that_are_lost_for_another_reason_and_long_outages_are_found() {
 }
 
 #[test]
+fn a_camera_that_stops_coming_is_found_without_a_record_that_says_so() {
+    let cut = |stream: &str| {
+        let mut left = Left::healthy();
+        let stop = "{\"type\":\"stop\",\"at_ns\":14200000000}\n{\"type\":\"end\"";
+        left.agent = left.agent.replace("{\"type\":\"end\"", stop);
+        let is_late = |line: &&str| {
+            line.contains(stream)
+                && ["\"sequence\":9", "\"sequence\":10"].iter().any(|late| line.contains(late))
+        };
+        // Number 9 stays, and the others of one digit.
+        let keep = |line: &&str| {
+            !is_late(line) || line.contains("\"sequence\":9,") || line.contains("\"sequence\":10,")
+        };
+        left.results = left.results.lines().filter(keep).collect::<Vec<_>>().join("\n");
+        left.wrong()
+    };
+    let found = |wrong: &[String], said: &str| wrong.iter().any(|problem| problem.contains(said));
+    let wrong = cut("\"a1\"");
+    assert!(found(&wrong, "a1: for 0.640 s no frame was met; nothing happened to it"), "{wrong:?}");
+    let wrong = cut("\"a0\"");
+    assert!(
+        found(&wrong, "a0: the longest time without a met frame in s should be 0 to 0.2; it was 0.64"),
+        "{wrong:?}"
+    );
+}
+
+#[test]
 fn a_wrong_scenario_is_refused() {
     let changes = [
         ("title", "tittle", "unknown field `tittle`"),

@@ -8,6 +8,9 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+/// A camera to which nothing happens has a frame met at least once in this time, in nanoseconds: a multiple of all periods.
+const SILENCE: u64 = 500_000_000;
+
 /// What a scenario showed, in a few words, and what was not as expected.
 #[derive(Debug, Default)]
 pub struct Shown {
@@ -52,7 +55,7 @@ pub fn judge(scenario: &Scenario, seen: &Seen) -> Shown {
         let judged: Vec<_> =
             frames.iter().filter(|frame| span.contains(&frame.captured_ns)).cloned().collect();
         if let Some(expect) = scenario.expect.streams.get(&stream) {
-            of_stream(&stream, expect, &judged, wrong);
+            of_stream(&stream, expect, &judged, &span, wrong);
         } else {
             let misses = judged.iter().filter(|frame| !frame.met()).count();
             others += judged.len();
@@ -65,8 +68,11 @@ pub fn judge(scenario: &Scenario, seen: &Seen) -> Shown {
                     reasons(judged.iter())
                 ));
             }
-            if frames.is_empty() {
-                wrong.push(format!("{stream}: no frame came"));
+            // A camera that is down has no records: that none is missed says nothing of it.
+            let longest = outage(&judged, &span);
+            if longest > SILENCE {
+                let seconds = longest as f64 / 1e9;
+                wrong.push(format!("{stream}: for {seconds:.3} s no frame was met; nothing happened to it"));
             }
         }
     }
@@ -90,7 +96,7 @@ pub fn judge(scenario: &Scenario, seen: &Seen) -> Shown {
         shown.healed = format!("{healed} in {}", seconds(first));
     }
     let affected = scenario.expect.streams.keys().filter_map(|stream| seen.frames.get(stream));
-    let outage = affected.map(|frames| outage(frames, settled)).max();
+    let outage = affected.map(|frames| outage(frames, &span)).max();
     shown.outage = outage.map_or_else(String::new, seconds);
     if let Some(growth) = scenario.expect.growth {
         grown(growth, seen, wrong);
@@ -229,7 +235,13 @@ fn in_order(stream: &str, frames: &[Frame], wrong: &mut Vec<String>) {
     }
 }
 
-fn of_stream(stream: &str, expect: &StreamExpect, frames: &[Frame], wrong: &mut Vec<String>) {
+fn of_stream(
+    stream: &str,
+    expect: &StreamExpect,
+    frames: &[Frame],
+    span: &Range<u64>,
+    wrong: &mut Vec<String>,
+) {
     let count = |outcome: &str| frames.iter().filter(|frame| frame.outcome == outcome).count() as f64;
     let latency = frames.iter().filter_map(|frame| frame.latency_us).max().unwrap_or(0);
     let checks = [
@@ -237,7 +249,7 @@ fn of_stream(stream: &str, expect: &StreamExpect, frames: &[Frame], wrong: &mut 
         ("met", expect.met, count("met")),
         ("late", expect.late, count("late")),
         ("the largest latency in ms", expect.latency_max_ms, latency as f64 / 1e3),
-        ("the longest time without a met frame in s", expect.outage_s, outage(frames, 0) as f64 / 1e9),
+        ("the longest time without a met frame in s", expect.outage_s, outage(frames, span) as f64 / 1e9),
     ];
     for (what, span, seen) in checks {
         wrong.extend(unlike(&format!("{stream}: {what}"), span, seen));
@@ -260,10 +272,13 @@ fn unlike(what: &str, span: Option<Span>, seen: f64) -> Option<String> {
     Some(format!("{what} should be {span}; it was {seen}"))
 }
 
-/// Longest time from one met frame's capture to the next's, of those after `settled`.
-fn outage(frames: &[Frame], settled: u64) -> u64 {
-    let met: Vec<_> = frames.iter().filter(|frame| frame.met() && frame.captured_ns >= settled).collect();
-    met.windows(2).map(|two| two[1].captured_ns.saturating_sub(two[0].captured_ns)).max().unwrap_or(0)
+/// Longest time within `span` in which no frame was captured that was met, its ends included where they are known.
+fn outage(frames: &[Frame], span: &Range<u64>) -> u64 {
+    let met = frames.iter().filter(|frame| frame.met()).map(|frame| frame.captured_ns);
+    let met = met.filter(|captured| span.contains(captured));
+    let instants: Vec<u64> =
+        std::iter::once(span.start).chain(met).chain(Some(span.end).filter(|end| *end < u64::MAX)).collect();
+    instants.windows(2).map(|two| two[1].saturating_sub(two[0])).max().unwrap_or(0)
 }
 
 /// Words for the ends of frames that were not met.
