@@ -195,6 +195,12 @@ fn without_a_place_for_the_ledger_there_is_no_start() {
     let (code, log) = bench.run(&["--for", "1"]);
     assert_eq!(code, Some(73), "{log}");
     assert!(log.contains("supervision.state_dir: ") && log.contains("take state_dir out"), "{log}");
+    // A service sees its cameras all the same.
+    let (heard, log) = listen(&bench, "4000000", &["--for", "2", "--summary", "s.json"]);
+    assert!(heard.iter().any(|word| word == "READY=1"), "{heard:?}\n{log}");
+    assert!(log.contains("take state_dir out") && log.contains("goes on without it"), "{log}");
+    let summary: Value = serde_json::from_str(&fs::read_to_string(bench.path("s.json")).unwrap()).unwrap();
+    assert!(summary["total"]["met"].as_u64() > Some(20), "{summary}");
     // Two runs of one board at a time.
     fs::remove_file(bench.path("state")).unwrap();
     let mut first = bench.command(&[]).spawn().unwrap();

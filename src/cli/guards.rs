@@ -38,7 +38,7 @@ impl Guards {
         service.fault.iter().for_each(|fault| log::warn!("{fault}"));
         let mut reset = Reset::read();
         let last = board.supervision.state_dir.as_deref().map(|folder| Last::open(folder, board));
-        let last = last.transpose().map_err(cant_keep)?;
+        let last = kept(&service, last.transpose())?;
         let previous = last.as_ref().map_or(Previous::None, |last| last.previous.clone());
         tell_previous(&previous);
         let device = watchdog(board, &service)?;
@@ -133,8 +133,18 @@ impl Guards {
     }
 }
 
-pub(super) fn cant_keep(error: LastError) -> Failure {
-    Failure::new(Exit::CantCreate, error)
+/// What keeps the last ledger, where it can be kept. A run by hand ends without; a service goes on: that its cameras are
+/// seen is worth more than an account of them, and a full disk does not pass by starting again.
+pub(super) fn kept<T>(service: &Service, kept: Result<Option<T>, LastError>) -> Result<Option<T>, Failure> {
+    match kept {
+        Err(error) if service.is_managed() => {
+            log::error!(
+                "{error}. This run goes on without it: should it be cut off, the next start can't tell of it"
+            );
+            Ok(None)
+        }
+        kept => kept.map_err(|error| Failure::new(Exit::CantCreate, error)),
+    }
 }
 
 /// Opens the board's own watchdog, or makes sure that somebody else feeds one.

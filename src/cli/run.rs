@@ -1,6 +1,6 @@
 //! `ocelli run`: from a board file to a summary.
 
-use crate::cli::guards::{Guards, cant_keep};
+use crate::cli::guards::{self, Guards};
 use crate::cli::profile::{kept, provisional};
 use crate::cli::{Exit, Failure, VERSION};
 use clap::Args;
@@ -144,7 +144,7 @@ impl Run {
             sensors: Some(Sensors::new(&board, Path::new("/"))),
         };
         let ledger = guards.last.take().map(|last| last.begin(clock::now()));
-        let ledger = ledger.transpose().map_err(cant_keep)?;
+        let ledger = guards::kept(&guards.service, ledger.transpose())?;
         let mut duties = Duties { service: guards.service.clone(), proof, ledger, ready: false };
         let mut running = Running::start(parts, || control.asked_to_stop().is_some())
             .map_err(|error| Failure::new(Exit::Internal, format!("can't start a thread: {error}")))?;
