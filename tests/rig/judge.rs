@@ -68,6 +68,9 @@ pub fn judge(scenario: &Scenario, seen: &Seen) -> Shown {
                     reasons(judged.iter())
                 ));
             }
+            if frames.is_empty() {
+                wrong.push(format!("{stream}: no frame came"));
+            }
             // A camera that is down has no records: that none is missed says nothing of it.
             let longest = outage(&judged, &span);
             if longest > SILENCE {
