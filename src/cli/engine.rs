@@ -250,14 +250,7 @@ pub(super) mod tensorrt {
     }
 
     fn refused(error: InferError) -> Failure {
-        Failure::new(
-            match error {
-                InferError::Unavailable { .. } => Exit::Unavailable,
-                InferError::Model { .. } => Exit::Data,
-                InferError::System(_) => Exit::CantCreate,
-            },
-            error,
-        )
+        run::refused(error, Exit::CantCreate)
     }
 
     pub(super) fn build(build: &Build) -> Result<(), Failure> {

@@ -240,8 +240,7 @@ pub(super) fn verify(board: &Board) -> Result<(), Failure> {
     })
 }
 
-/// The board's accelerator, without hangs on purpose.
-/// `copies` counts frames that have to be copied for it.
+/// The board's accelerator, without hangs on purpose. `copies` counts frames that have to be copied for it.
 pub(super) fn open_backend(
     board: &Board,
     copies: &Arc<Copies>,
@@ -276,17 +275,18 @@ fn open_hanging(
                 frames[stream.model.index()].push((stream.format, stream.width, stream.height));
             }
             let opened = OnnxRuntime::open(&settings, &board.models, &frames, waker);
-            Ok(Box::new(opened.map_err(refused)?))
+            Ok(Box::new(opened.map_err(|error| refused(error, Exit::Refused))?))
         }
         BackendSpec::TensorRt { .. } => open_tensorrt(board, copies, waker),
     }
 }
 
-fn refused(error: InferError) -> Failure {
+/// Why an accelerator or a plan can't be had; `system` is the code where the system is the reason.
+pub(super) fn refused(error: InferError, system: Exit) -> Failure {
     let exit = match error {
         InferError::Unavailable { .. } => Exit::Unavailable,
         InferError::Model { .. } => Exit::Data,
-        InferError::System(_) => Exit::Refused,
+        InferError::System(_) => system,
     };
     Failure::new(exit, error)
 }
@@ -314,7 +314,7 @@ fn open_tensorrt(
         build: build_plans.then_some(Building { progress: &progress, by: &by }),
     };
     let opened = TensorRt::open(&settings, &board.models, copies, waker);
-    Ok(Box::new(opened.map_err(refused)?))
+    Ok(Box::new(opened.map_err(|error| refused(error, Exit::Refused))?))
 }
 
 #[cfg(not(feature = "tensorrt"))]

@@ -94,6 +94,10 @@ impl Sensors {
             // It is as fast as a GPU that the board names, so that boards can be tried.
             BackendSpec::Simulated { .. } => (!named.gpu_clock.is_empty()).then_some(Unit::Gpu(0)),
         };
+        Self::of(root, named, unit)
+    }
+
+    fn of(root: &Path, named: Platform, unit: Option<Unit>) -> Self {
         Self {
             root: Root(root.to_owned()),
             named,

@@ -24,16 +24,7 @@ impl Machine {
     }
 
     fn sensors(&self, unit: Option<Unit>, named: Platform) -> Sensors {
-        Sensors {
-            root: Root(self.0.path().to_owned()),
-            named,
-            unit,
-            over_current: Counters::default(),
-            throttled: Counters::default(),
-            steal: steal::Steal::default(),
-            #[cfg(feature = "tensorrt")]
-            nvml: nvml::Nvml::default(),
-        }
+        Sensors::of(self.0.path(), named, unit)
     }
 
     /// With the nodes that `boards/orin-nano.toml` names.
