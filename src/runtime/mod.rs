@@ -165,7 +165,6 @@ pub struct Running {
     answered: Receiver<Box<Snapshot>>,
     copies: Arc<Copies>,
     began: Instant,
-    words: std::sync::mpsc::Receiver<(log::Level, String)>,
     sensing: Option<Sensing>,
 }
 
@@ -261,7 +260,6 @@ impl Running {
         };
 
         let sensing = sensors.map(|sensors| Sensing::start(sensors, changes, waker.clone())).transpose()?;
-        let (words_from, words) = std::sync::mpsc::sync_channel(supervisor::WORDS);
         let streams = cameras.len();
         let cameras = match supervised {
             None => Cameras::Alone(cameras),
@@ -280,7 +278,6 @@ impl Running {
                     commands,
                     replies: replied,
                     outputs: sinks.paces(),
-                    words: words_from,
                 };
                 let supervisor = supervisor::Supervisor::new(parts, supervised);
                 Cameras::Supervised(thread("supervisor", move || supervisor.run())?)
@@ -306,7 +303,6 @@ impl Running {
             answered,
             copies,
             began,
-            words,
             sensing,
         })
     }
@@ -332,13 +328,6 @@ impl Running {
             Cameras::Alone(_) => false,
         };
         self.exec.is_finished() || self.publisher.is_finished() || supervisor
-    }
-
-    /// Writes into the log what the supervisor has had to say. To be called now and then.
-    pub fn tell(&self) {
-        while let Ok((level, words)) = self.words.try_recv() {
-            log::log!(level, "{words}");
-        }
     }
 
     /// What the sensors said last; `None` where nobody looks, or has looked yet.
@@ -381,7 +370,6 @@ impl Running {
     /// hangs; a thread that does not come back is named in [`Finished::stuck`]. `None` when that or its death leaves
     /// nothing to sum up.
     pub fn stop(self) -> Option<Finished> {
-        self.tell();
         let sensing = self.sensing.map(Sensing::end);
         let ended = clock::now();
         self.flags.stop.store(true, Ordering::Release);

@@ -32,23 +32,11 @@ enum Piece {
 
 /// Starts logging; `OCELLI_LOG` sets the level (error, warn, info, debug, trace), info by default.
 pub fn start() {
-    let environment = env_logger::Env::new().filter_or("OCELLI_LOG", "info");
-    let mut builder = env_logger::Builder::from_env(environment);
-    builder.target(env_logger::Target::Pipe(Box::new(Queued)));
-    builder.format(|line, record| {
-        let level = match record.level() {
-            Level::Error => "error: ",
-            Level::Warn => "warning: ",
-            Level::Info => "",
-            Level::Debug => "debug: ",
-            Level::Trace => "trace: ",
-        };
-        writeln!(line, "{} {level}{}", line.timestamp_seconds(), record.args())
-    });
-    let logger = builder.build();
-    let most = logger.filter();
+    let wanted = std::env::var("OCELLI_LOG").unwrap_or_else(|_| "info".to_owned());
+    let filter = env_filter::Builder::new().parse(&wanted).build();
+    let most = filter.filter();
     // A second start (tests) keeps the first.
-    if log::set_boxed_logger(Box::new(Flushing(logger))).is_ok() {
+    if log::set_boxed_logger(Box::new(Logger(filter))).is_ok() {
         log::set_max_level(most);
         let (queue, pieces) = sync_channel(LINES);
         if std::thread::Builder::new().name("log".to_owned()).spawn(move || write_all(&pieces)).is_ok() {
@@ -68,7 +56,7 @@ pub(super) fn draw(block: String) {
     send(Piece::Block(block));
 }
 
-/// Writes one status line.
+/// Writes one line.
 pub(super) fn line(text: &str) {
     send(Piece::Line(format!("{text}\n").into_bytes()));
 }
@@ -119,31 +107,27 @@ fn put(piece: Piece, block: &mut usize) {
     let _ = out.flush();
 }
 
-/// Where `env_logger` writes: a line at a time.
-struct Queued;
+/// Lines of what the filter lets through. Whoever speaks takes no lock of ours, so that one that runs before everybody
+/// else may. Its flush waits until all is written, but for a second at most: to be called before the process ends.
+struct Logger(env_filter::Filter);
 
-impl Write for Queued {
-    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
-        send(Piece::Line(line.to_vec()));
-        Ok(line.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-/// The logger, with a flush that waits until all is written, but for a second at most: to be called before the process
-/// ends.
-struct Flushing(env_logger::Logger);
-
-impl Log for Flushing {
+impl Log for Logger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         self.0.enabled(metadata)
     }
 
     fn log(&self, record: &Record<'_>) {
-        self.0.log(record);
+        if !self.0.matches(record) {
+            return;
+        }
+        let level = match record.level() {
+            Level::Error => "error: ",
+            Level::Warn => "warning: ",
+            Level::Info => "",
+            Level::Debug => "debug: ",
+            Level::Trace => "trace: ",
+        };
+        line(&format!("{:.0} {level}{}", jiff::Timestamp::now(), record.args()));
     }
 
     fn flush(&self) {

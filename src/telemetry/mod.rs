@@ -120,7 +120,6 @@ async fn until_end(
             signal = signals.next() => return End::Signal(signal),
             _ = looks.tick() => {}
         }
-        running.tell();
         let now = clock::now();
         if let Some(snapshot) = running.answer() {
             duties.heard(now, &snapshot);

@@ -2,8 +2,8 @@
 //!
 //! It looks every 50 ms at the signs of life that the others leave ([`super::heartbeat`]), asks the policy
 //! ([`policy`], pure) and carries out what that says. It runs before everybody else, takes no lock that another
-//! thread may hold for long, writes no log (its words go to whoever runs the process, [`super::Running::tell`])
-//! and does nothing itself that may block: opening, building and letting go are other threads' work.
+//! thread may hold for long, and does nothing itself that may block: opening, building and letting go are other threads'
+//! work, and the log's lines go to a thread of their own ([`crate::telemetry::logging`]).
 //!
 //! | what is stuck | found by | within | first | limit | then |
 //! |---|---|---|---|---|---|
@@ -52,11 +52,9 @@ use crate::time::Instant;
 use policy::{Core, Policy, Remedy};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{self, SyncSender};
+use std::sync::mpsc;
 use stock::Stock;
 
-/// Words that may wait to be said; of more, the later ones are in the results alone.
-pub(super) const WORDS: usize = 256;
 /// Looks between two signs of life to what watches over the process.
 const SIGN_EVERY: u32 = 4;
 /// Exit code of a process that ends itself to be started again (EX_SOFTWARE).
@@ -114,7 +112,6 @@ pub(super) struct Parts {
     pub(super) commands: Sender<Command>,
     pub(super) replies: Receiver<Reply>,
     pub(super) outputs: Vec<Pace>,
-    pub(super) words: SyncSender<(log::Level, String)>,
 }
 
 /// The supervisor.
@@ -274,8 +271,7 @@ impl Supervisor {
             Action::Recovered => (log::Level::Warn, "recovered"),
             Action::Paused => (log::Level::Warn, "paused"),
         };
-        // Where nobody listens, this is not waited for.
-        let _ = self.parts.words.try_send((level, format!("{} {subject}: {said}: {cause}", scope.as_str())));
+        log::log!(level, "{} {subject}: {said}: {cause}", scope.as_str());
         let (subject, cause) = (bounded(subject), bounded(cause));
         self.command(Command::Publish(Intervention { at, scope, subject, action, cause }));
     }
