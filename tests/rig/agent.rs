@@ -30,8 +30,8 @@ const START_NS: u64 = 60_000_000_000;
 /// Where programs are.
 pub const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
-/// Where GStreamer's plugins are, in a machine that has the host's files.
-pub const PLUGINS: &str = "/state/plugins";
+/// Where GStreamer's plugins are.
+pub const PLUGINS: &str = "/usr/lib/plugins";
 
 /// What the agent tells of itself, one JSON object a line in `agent.jsonl`.
 #[derive(Debug, Serialize, Deserialize)]
@@ -341,7 +341,8 @@ impl<'a> Agent<'a> {
 fn program() -> Command {
     let mut command = Command::new("ocelli");
     command.current_dir("/board").env("PATH", PATH).env("HOME", "/state");
-    command.env("GST_PLUGIN_SYSTEM_PATH", PLUGINS);
+    // There is no program beside it that looks at them first.
+    command.env("GST_PLUGIN_SYSTEM_PATH", PLUGINS).env("GST_REGISTRY_FORK", "no");
     command.env("XDG_STATE_HOME", "/state").env("RUST_BACKTRACE", "1");
     command
 }

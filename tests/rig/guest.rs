@@ -1,14 +1,14 @@
 //! The machine from its first instant to its last, in virtual time: the agent is the first process.
 
-use crate::agent::{self, Agent, LOOK, PLUGINS, Told};
+use crate::agent::{self, Agent, LOOK, Told};
 use crate::archive::Archive;
-use crate::scenario::{Scenario, Suite};
+use crate::scenario::Scenario;
 use crate::unit;
 use nix::mount::{MsFlags, mount};
 use nix::sys::reboot::{RebootMode, reboot};
 use std::fs::{self, File};
 use std::io::Read;
-use std::os::unix::fs::{OpenOptionsExt, symlink};
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
@@ -56,10 +56,10 @@ fn plan() -> Result<Scenario, String> {
     serde_json::from_slice(&plan).map_err(|error| format!("/plan.json: {error}"))
 }
 
-/// Modules, disk, places to write; in suite two over to the host's files: they lie below, what is written stays here.
+/// Modules, disk, places to write; with systemd over to the host's files: they lie below, what is written stays here.
 fn prepare(plan: &Scenario) -> Result<(), String> {
     plan.modules().iter().try_for_each(|module| load(module, ""))?;
-    if plan.suite == Suite::Two {
+    if plan.has_hosts_files() {
         switch()?;
     }
     mounted("tmpfs", "tmpfs", "/full", "size=1m")?;
@@ -88,27 +88,12 @@ fn switch() -> Result<(), String> {
     }
     fs::copy("/plan.json", "/new/plan.json").map_err(|error| format!("/plan.json: {error}"))?;
     fs::create_dir_all("/new/state").map_err(|error| format!("/state: {error}"))?;
-    plugins()?;
     let failed = |what: &str, error: &dyn std::fmt::Display| format!("the host's files ({what}): {error}");
     std::env::set_current_dir("/new").map_err(|error| failed("chdir", &error))?;
     mount(Some("."), "/", None::<&str>, MsFlags::MS_MOVE, None::<&str>)
         .map_err(|error| failed("move", &error))?;
     rustix::process::chroot(".").map_err(|error| failed("chroot", &error))?;
     std::env::set_current_dir("/").map_err(|error| failed("chdir", &error))
-}
-
-/// Links to the few plugins of GStreamer that scenarios need: looking through all of them takes a minute here.
-fn plugins() -> Result<(), String> {
-    let there = "/usr/lib/x86_64-linux-gnu/gstreamer-1.0";
-    let failed = |error: std::io::Error| format!("GStreamer's plugins: {error}");
-    fs::create_dir_all(format!("/new{PLUGINS}")).map_err(failed)?;
-    for name in ["app", "coreelements", "video4linux2", "videoconvertscale", "videoconvert"] {
-        let plugin = format!("libgst{name}.so");
-        if Path::new("/new").join(&there[1..]).join(&plugin).exists() {
-            symlink(format!("{there}/{plugin}"), format!("/new{PLUGINS}/{plugin}")).map_err(failed)?;
-        }
-    }
-    Ok(())
 }
 
 /// The scenario, and home.

@@ -1,7 +1,8 @@
 //! The virtual machine, seen from outside: what is in it, and QEMU's command line.
 
+use crate::agent::PLUGINS;
 use crate::archive::{self, Archive};
-use crate::scenario::{Bus, Scenario, Suite};
+use crate::scenario::{Bus, Scenario};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::BufWriter;
@@ -80,6 +81,9 @@ impl Parts {
         }
         for library in &self.libraries {
             archive.copy(library.trim_start_matches('/'), Path::new(library)).map_err(failed)?;
+        }
+        if scenario.machine.gstreamer {
+            plugins(&self.libraries, &mut archive)?;
         }
         self.modules(scenario, &mut archive)?;
         let models = self.root.join("models");
@@ -176,7 +180,7 @@ impl Parts {
         // Everything from one thread, and time from the count of its instructions. With nothing to do it jumps to the
         // next instant; but not over the time that a disk or the host's files take. Nothing outside the processor may
         // run before the end: what QEMU does beside it comes when the host lets it.
-        let with_host = scenario.suite == Suite::Two;
+        let with_host = scenario.has_hosts_files();
         let waits = with_host || scenario.machine.disk;
         let icount = format!("shift=1,sleep={}", if waits { "on" } else { "off" });
         qemu.args(["-accel", "tcg,thread=single", "-icount", &icount, "-smp", "1", "-seed", "1"]);
@@ -245,6 +249,30 @@ fn said(folder: &Path, what: &str) -> String {
         text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("").to_owned()
     };
     format!("{what} ({} {})", last("qemu"), last("console"))
+}
+
+/// The few plugins of GStreamer that scenarios need, with libraries that are not `there` yet.
+fn plugins<W: std::io::Write>(there: &BTreeSet<String>, archive: &mut Archive<W>) -> Result<(), String> {
+    let failed = |error: std::io::Error| format!("GStreamer's plugins: {error}");
+    let folder = Command::new("pkg-config")
+        .args(["--variable=pluginsdir", "gstreamer-1.0"])
+        .output()
+        .map_err(|error| format!("pkg-config: {error}"))?;
+    let folder = PathBuf::from(String::from_utf8_lossy(&folder.stdout).trim());
+    let mut libraries = BTreeSet::new();
+    // GStreamer up to 1.20 has two for what is one since.
+    for name in ["app", "coreelements", "video4linux2", "videoconvertscale", "videoconvert", "videoscale"] {
+        let file = format!("libgst{name}.so");
+        let plugin = folder.join(&file);
+        if plugin.exists() {
+            libraries.extend(needed(&plugin)?);
+            archive.copy(&format!("{}/{file}", &PLUGINS[1..]), &plugin).map_err(failed)?;
+        }
+    }
+    for library in libraries.difference(there) {
+        archive.copy(library.trim_start_matches('/'), Path::new(library)).map_err(failed)?;
+    }
+    Ok(())
 }
 
 /// A program on the path, or where only administrators look.

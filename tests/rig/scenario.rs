@@ -57,8 +57,8 @@ pub enum Suite {
     /// Virtual time: the same to the nanosecond, however loaded the host is.
     #[default]
     One,
-    /// What needs GStreamer or systemd: a machine that has the host's own files, and waits for them. Its time is
-    /// virtual, too, but it does not repeat to the nanosecond.
+    /// What needs GStreamer or systemd. With systemd, a machine has the host's own files and waits for them: its time
+    /// is virtual, too, but it does not repeat to the nanosecond.
     Two,
     /// Virtual time, and a lot of it: only run when named.
     Soak,
@@ -72,6 +72,8 @@ pub struct Machine {
     /// Groups of cameras that are plugged in and out together. Cameras are `a0`, `a1`... of the first group,
     /// `b0`... of the second.
     pub buses: Vec<Bus>,
+    /// Whether it has the plugins of GStreamer that scenarios need.
+    pub gstreamer: bool,
     /// Further kernel modules.
     pub modules: Vec<String>,
     /// Whether it has a hardware watchdog (i6300esb), which resets it.
@@ -86,6 +88,7 @@ impl Default for Machine {
         Self {
             memory_mb: 768,
             buses: vec![bus(1), bus(3)],
+            gstreamer: false,
             modules: Vec::new(),
             watchdog: false,
             disk: false,
@@ -94,11 +97,16 @@ impl Default for Machine {
 }
 
 impl Scenario {
+    /// Whether the machine sees the host's files: all that systemd needs is too much to carry.
+    pub fn has_hosts_files(&self) -> bool {
+        self.service.systemd
+    }
+
     /// Kernel modules beside those of cameras, and of what the host is told through.
     pub fn modules(&self) -> Vec<&str> {
         let of = |there: bool, modules: &'static [&'static str]| if there { modules } else { &[] };
         // A machine sees the host's files through 9p, below a layer of its own.
-        let shared = of(self.suite == Suite::Two, &["virtio_pci", "9p", "9pnet_virtio", "overlay"]);
+        let shared = of(self.has_hosts_files(), &["virtio_pci", "9p", "9pnet_virtio", "overlay"]);
         let watchdog = of(self.machine.watchdog, &["i6300esb"]);
         let disk = of(self.machine.disk, &["virtio_pci", "virtio_blk", "ext4"]);
         let fixed = [shared, watchdog, disk].concat();
