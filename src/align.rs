@@ -96,6 +96,12 @@ impl Aligner {
         Self { groups: groups.collect(), places, closing: false }
     }
 
+    /// Whether a stream is a member of a set.
+    #[must_use]
+    pub fn has(&self, stream: StreamId) -> bool {
+        self.places[stream.index()].is_some()
+    }
+
     /// A frame was captured (or is known to be lost: settle it too).
     pub fn captured(&mut self, stream: StreamId, sequence: u64, captured: Instant) {
         if let Some((group, position)) = self.places[stream.index()] {

@@ -222,22 +222,27 @@ impl<P> Pipeline<P> {
         let cheaper = self.cheaper[stream.index()].filter(|_| rung == Rung::Cheaper);
         let model = cheaper.unwrap_or(admitted.model);
         let job = Job { stream, sequence, model, captured, arrived: now, deadline };
-        if !self.watchdog.passes(stream, sequence) && !self.has_time_for(now, rung, &job) {
-            let reason = if rung == Rung::Shed { DropReason::Shed } else { DropReason::Skipped };
+        if self.watchdog.passes(stream, sequence) {
+            self.tracks[stream.index()].open.push_back((sequence, captured));
+            self.scheduler.push(now, job, payload);
+        } else {
             self.scheduler.left_out(now, stream, captured);
-            self.drop_run(stream, Lost { sequence, count: 1, captured, reason });
-            return;
+            if self.may_keep(stream, rung) {
+                self.tracks[stream.index()].open.push_back((sequence, captured));
+                self.scheduler.keep(job, payload);
+            } else {
+                let reason = if rung == Rung::Shed { DropReason::Shed } else { DropReason::Skipped };
+                self.drop_run(stream, Lost { sequence, count: 1, captured, reason });
+            }
         }
-        self.tracks[stream.index()].open.push_back((sequence, captured));
-        self.scheduler.push(now, job, payload);
         self.settle_ended();
     }
 
-    /// Whether a frame that its stream's rung leaves out is served all the same: the accelerator would be idle, and nobody
-    /// is late for it. Not where the platform asks for less.
-    fn has_time_for(&mut self, now: Instant, rung: Rung, job: &Job) -> bool {
-        let places = self.in_flight < self.max_in_flight;
-        rung != Rung::Shed && places && !self.watchdog.pressed() && self.scheduler.has_time_for(now, job)
+    /// Whether a frame that its stream's rung leaves out may wait for a moment in which the accelerator would be idle.
+    /// Not where the platform asks for less, nor where a set would wait with it.
+    fn may_keep(&self, stream: StreamId, rung: Rung) -> bool {
+        let wanted = rung != Rung::Shed && !self.watchdog.pressed() && !self.aligner.has(stream);
+        wanted && self.scheduler.can_keep(stream)
     }
 
     /// A camera lost frames that had been captured.
@@ -411,7 +416,8 @@ impl<P> Pipeline<P> {
             self.scheduler.advance(now);
             self.settle_ended();
             let mut batch = self.idle.pop()?;
-            let filled = self.scheduler.fill(now, self.max_in_flight - self.in_flight, &mut batch);
+            let filled = self.scheduler.fill(now, self.max_in_flight - self.in_flight, &mut batch)
+                || (!self.watchdog.pressed() && self.scheduler.fill_spare(now, &mut batch));
             self.settle_ended();
             if filled {
                 batch.submitted = now;

@@ -15,6 +15,7 @@ mod plan;
 mod police;
 mod profile;
 mod scheduler;
+mod spare;
 mod trigger;
 
 pub use admission::{Admitted, Lack, Refusal, Schedule, queue_depth};

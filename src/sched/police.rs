@@ -106,6 +106,11 @@ impl<P> Police<P> {
         None
     }
 
+    /// Whether a frame of this stream is held back.
+    pub(super) fn is_holding(&self, stream: StreamId) -> bool {
+        self.meters[stream.index()].held.is_some()
+    }
+
     /// Whether this frame is held back.
     pub(super) fn holds(&self, stream: StreamId, sequence: u64) -> bool {
         self.meters[stream.index()].held.as_ref().is_some_and(|held| held.job.sequence == sequence)

@@ -13,9 +13,11 @@
 //! A frame that was longer on its way than the board states is put in order as if it had not been: its own
 //! deadline may pass, but it does not overtake or cut short what admission did not expect it to.
 //!
+//! What the ladder leaves out is served where nothing else is to be done ([`super::spare`]).
+//!
 //! Work a call: O(log n) a job in and out; a superseded job's heap entry is found dead when it comes to the
-//! top, or cleared when the heap is full. Under guard, and where not all can be met, all n that wait are sorted
-//! for a batch: O(n log n).
+//! top, or cleared when the heap is full. Under guard, where not all can be met, and where something was left out,
+//! all n streams are looked at for a batch: O(n log n).
 
 use crate::job::{Batch, BatchJob, DropReason, Job};
 use crate::sched::Schedule;
@@ -25,6 +27,7 @@ use crate::sched::gather::{Gather, Step, WAITING};
 use crate::sched::guard::{ALL, Choice, HOLD, Look, Next, RETRY, Waiting, at_pace};
 use crate::sched::pace::Pace;
 use crate::sched::police::Police;
+use crate::sched::spare::Spares;
 use crate::sched::trigger::Gate;
 use crate::stream::{ModelId, StreamId};
 use crate::time::Instant;
@@ -58,6 +61,8 @@ pub struct Scheduler<P> {
     gather: Gather,
     /// Where streams were admitted by their triggers.
     gate: Option<Gate>,
+    /// Frames that are left out for load.
+    spares: Spares<P>,
     /// Jobs that are over, and why.
     ended: VecDeque<(BatchJob<P>, DropReason)>,
     /// The critical streams, by position.
@@ -99,7 +104,8 @@ impl<P> Scheduler<P> {
             gather: Gather::new(&schedule),
             gate: schedule.gate().cloned(),
             mixed: !critical.is_empty() && critical.len() < streams.len(),
-            ended: VecDeque::with_capacity(2 * (waiting + streams.len())),
+            spares: Spares::new(queues.len()),
+            ended: VecDeque::with_capacity(2 * waiting + 3 * streams.len()),
             critical,
             schedule,
             queues,
@@ -121,6 +127,7 @@ impl<P> Scheduler<P> {
 
     /// Lets a job wait. What it displaces comes out of [`Scheduler::pop_ended`].
     pub fn push(&mut self, now: Instant, job: Job, payload: P) {
+        self.end_spare(job.stream);
         let verdict = self.police.judge(now, BatchJob { job, payload });
         self.ended.extend(verdict.dropped.map(|job| (job, DropReason::Early)));
         match verdict.enters {
@@ -159,41 +166,75 @@ impl<P> Scheduler<P> {
         }
     }
 
-    /// A frame came, and was left out for load.
+    /// A frame came that is left out for load: its stream's older one that was kept ends.
     pub fn left_out(&mut self, now: Instant, stream: StreamId, captured: Instant) {
         self.lost(stream, captured);
         self.gather.left_out(now, stream, captured);
+        self.end_spare(stream);
     }
 
-    /// Whether a job that is left out for load may be served all the same, alone and at once: nothing waits, and
-    /// whatever may come meanwhile, as policing lets it in, is in time after it. Not with a gate, whose instants are
-    /// planned as wholes, nor with several models.
-    pub fn has_time_for(&mut self, now: Instant, job: &Job) -> bool {
-        if self.gate.is_some()
-            || self.order.len() > 1
-            || self.order.iter().flatten().any(|class| !class.is_empty())
-        {
+    /// Whether what a stream leaves out can be kept: not with a gate, whose instants are planned as wholes, nor with
+    /// several models, nor where the stream's queue is full, of which it takes a place, nor behind a frame that is held
+    /// back for being early.
+    #[must_use]
+    pub fn can_keep(&self, stream: StreamId) -> bool {
+        let has_room = self.queues[stream.index()].len() < self.schedule.stream(stream).depth;
+        has_room && !self.police.is_holding(stream) && self.gate.is_none() && self.order.len() == 1
+    }
+
+    /// Keeps the frame that was left out just now, until its stream's next one, for a moment in which there is time
+    /// ([`Scheduler::fill_spare`]). When that is over it comes out of [`Scheduler::pop_ended`].
+    pub fn keep(&mut self, job: Job, payload: P) {
+        self.spares.keep(BatchJob { job, payload });
+    }
+
+    /// There is no time any more for what a stream left out.
+    fn end_spare(&mut self, stream: StreamId) {
+        self.ended.extend(self.spares.take(stream).map(|spare| (spare, DropReason::Skipped)));
+    }
+
+    /// Fills `batch` with jobs that were left out, where [`Scheduler::fill`] found nothing: as many as let whatever may
+    /// come meanwhile, as policing lets it in, be in time after them.
+    pub fn fill_spare(&mut self, now: Instant, batch: &mut Batch<P>) -> bool {
+        if self.order.iter().flatten().any(|class| !class.is_empty()) {
             return false;
         }
+        let Some(&BatchJob { job, .. }) = self.spares.first() else { return false };
+        let most = self.schedule.batch_before(job.model, now, job.deadline, self.pace.get(now));
+        let mut jobs = most.min(self.spares.count());
+        while jobs > 0 && !self.is_harmless(now, job.model, jobs) {
+            jobs /= 2;
+        }
+        batch.model = job.model;
+        batch.jobs.extend((0..jobs).map_while(|_| self.spares.pop_first()));
+        jobs > 0
+    }
+
+    /// Whether nobody can be late for a batch of so many that starts now, where nothing waits.
+    fn is_harmless(&mut self, now: Instant, model: ModelId, jobs: u16) -> bool {
         let pace = self.pace.get(now);
-        let end = now + at_pace(self.schedule.planned(job.model, 1), pace);
-        if end + TAIL > job.deadline {
-            return false;
-        }
         let Self { schedule, police, waiting, .. } = self;
+        let end = now + at_pace(schedule.planned(model, jobs), pace);
         let streams = schedule.streams().iter().enumerate().filter(|(_, stream)| stream.served);
         let coming = streams.filter_map(|(index, stream)| {
             let from = police.opens(index).max(now);
-            (from <= end && index != job.stream.index())
-                .then(|| (from + stream.latency_bound).saturating_sub(stream.travel))
+            (from <= end).then(|| (from + stream.latency_bound).saturating_sub(stream.travel))
         });
-        let waiting = &mut waiting[job.model.index()];
+        let waiting = &mut waiting[model.index()];
         waiting.list(std::iter::empty(), coming);
-        Early { schedule, model: job.model, now: end, pace }.all_in_turn(&waiting.deadlines[ALL])
+        Early { schedule, model, now: end, pace }.all_in_turn(&waiting.deadlines[ALL])
     }
 
-    /// Of a stream's frames only every so many will come here; none: all are left out.
+    /// When a job's result is there, as planned, if it starts now in a batch of its own.
+    fn end_alone(&self, now: Instant, job: &Job) -> Instant {
+        now + at_pace(self.schedule.planned(job.model, 1), self.pace.get(now)) + TAIL
+    }
+
+    /// Of a stream's frames only every so many will come here; none: all are left out, and none is kept.
     pub fn set_every(&mut self, stream: StreamId, every: Option<u64>) {
+        if every.is_none() {
+            self.end_spare(stream);
+        }
         self.gather.set_every(stream, every.map_or(0, |every| every as u32));
     }
 
@@ -202,11 +243,16 @@ impl<P> Scheduler<P> {
         self.ended.pop_front()
     }
 
-    /// Lets in the early frames whose time has come, and ends those at the head of the order that cannot meet
-    /// their deadline even if their batch started now.
+    /// Lets in the early frames whose time has come, and ends those at the head of the order, and those that were left
+    /// out, that cannot meet their deadline even if their batch started now.
     pub fn advance(&mut self, now: Instant) {
         while let Some(job) = self.police.release(now) {
             self.enter(now, job);
+        }
+        while let Some(&BatchJob { job, .. }) = self.spares.first()
+            && self.end_alone(now, &job) > job.deadline
+        {
+            self.end_spare(job.stream);
         }
         for index in 0..2 * self.order.len() {
             let (model, class) = (index / 2, index % 2);
@@ -229,14 +275,15 @@ impl<P> Scheduler<P> {
     /// Takes out any waiting job, to end it.
     pub fn pop_any(&mut self) -> Option<BatchJob<P>> {
         // Of a stream, what is held back is the newest.
-        self.queues.iter_mut().find_map(VecDeque::pop_front).or_else(|| self.police.pop_any())
+        let waiting = self.queues.iter_mut().find_map(VecDeque::pop_front);
+        waiting.or_else(|| self.police.pop_any()).or_else(|| self.spares.pop_any())
     }
 
     /// When [`Scheduler::fill`] may have a batch even if nothing happens before; `None` where only an event
     /// changes that.
     #[must_use]
     pub fn poll_at(&self) -> Option<Instant> {
-        [self.held_until, self.police.poll_at()].into_iter().flatten().min()
+        [self.held_until, self.police.poll_at(), self.spares.first_deadline()].into_iter().flatten().min()
     }
 
     /// For how many frames the next batch is held back: until [`Scheduler::poll_at`], fewer change nothing. 0: any
@@ -508,11 +555,13 @@ impl<P> Scheduler<P> {
         }
     }
 
-    /// Whether a frame waits here, or is held back.
+    /// Whether a frame waits here, or is held back or kept.
     #[must_use]
     pub fn holds(&self, stream: StreamId, sequence: u64) -> bool {
         let waiting = &self.queues[stream.index()];
-        waiting.iter().any(|waiting| waiting.job.sequence == sequence) || self.police.holds(stream, sequence)
+        waiting.iter().any(|waiting| waiting.job.sequence == sequence)
+            || self.police.holds(stream, sequence)
+            || self.spares.holds(stream, sequence)
     }
 
     /// The accelerator is gone, or another: for a while nothing is certain.
