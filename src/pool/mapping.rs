@@ -69,9 +69,10 @@ impl Mapping {
         }))
     }
 
-    /// Lets `reader` read it too, if it can.
-    pub(super) fn show_to(&mut self, reader: &Arc<dyn Reader>) {
-        self.shown = Shown::to(reader, self.start, self.bytes);
+    /// Lets `reader` read it too, or says why it can't.
+    pub(super) fn show_to(&mut self, reader: &Arc<dyn Reader>) -> Result<(), String> {
+        self.shown = Some(Shown::to(reader, self.start, self.bytes)?);
+        Ok(())
     }
 
     /// Its first byte, as its reader sees it.

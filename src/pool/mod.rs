@@ -248,22 +248,20 @@ impl Share {
     /// the share, its leases and all its frames are gone; whoever drops the last of these unmaps them.
     #[must_use]
     pub fn of(buffers: Vec<Mapping>) -> Self {
-        Self::foreign(buffers, None)
-    }
-
-    /// As [`Share::of`], read by whoever else reads this share's slots.
-    #[must_use]
-    pub fn beside(&self, buffers: Vec<Mapping>) -> Self {
-        Self::foreign(buffers, self.0.reader.clone())
-    }
-
-    fn foreign(mut buffers: Vec<Mapping>, reader: Option<Arc<dyn Reader>>) -> Self {
         let slot_bytes = buffers.iter().map(Mapping::bytes).min().unwrap_or(0);
         let slots = Slots::new(buffers.len());
-        if let Some(reader) = &reader {
-            buffers.iter_mut().for_each(|buffer| buffer.show_to(reader));
+        Self(Arc::new(Inner { memory: Memory::Foreign(buffers.into()), slot_bytes, slots, reader: None }))
+    }
+
+    /// As [`Share::of`], read by whoever else reads this share's slots where they lie.
+    ///
+    /// # Errors
+    /// That one can't, and why. Where it can't read this share's slots either, it makes no difference.
+    pub fn beside(&self, mut buffers: Vec<Mapping>) -> Result<Self, String> {
+        if let Some(reader) = self.0.reader.as_ref().filter(|_| self.device_address(0).is_some()) {
+            buffers.iter_mut().try_for_each(|buffer| buffer.show_to(reader))?;
         }
-        Self(Arc::new(Inner { memory: Memory::Foreign(buffers.into()), slot_bytes, slots, reader }))
+        Ok(Self::of(buffers))
     }
 
     /// Takes a free slot; `None` when all are in use. Any thread, any time.

@@ -7,8 +7,11 @@ use std::sync::Arc;
 /// An accelerator that reads frames where they lie, by addresses of its own.
 pub trait Reader: fmt::Debug + Send + Sync {
     /// Makes memory readable for it, and gives the first byte's address as it sees that. The memory stays where it
-    /// is until [`Reader::dismiss`]. `None` where it can't read it, of which it has said why.
-    fn admit(&self, start: NonNull<u8>, bytes: usize) -> Option<u64>;
+    /// is until [`Reader::dismiss`].
+    ///
+    /// # Errors
+    /// It can't read it, and why.
+    fn admit(&self, start: NonNull<u8>, bytes: usize) -> Result<u64, String>;
 
     /// Memory that it admitted is about to go; no frame in it is being read any more.
     fn dismiss(&self, start: NonNull<u8>);
@@ -23,10 +26,10 @@ pub struct Shown {
 }
 
 impl Shown {
-    /// Shows memory to `reader`, if it can see it.
-    pub fn to(reader: &Arc<dyn Reader>, start: NonNull<u8>, bytes: usize) -> Option<Self> {
+    /// Shows memory to `reader`, or says why it can't see it.
+    pub fn to(reader: &Arc<dyn Reader>, start: NonNull<u8>, bytes: usize) -> Result<Self, String> {
         let address = reader.admit(start, bytes)?;
-        Some(Self { reader: reader.clone(), start, address })
+        Ok(Self { reader: reader.clone(), start, address })
     }
 
     /// The first byte, as the reader sees it.

@@ -39,7 +39,16 @@ impl Slab {
                 why: why.into(),
             })?;
         }
-        slab.shown = reader.and_then(|reader| Shown::to(reader, start, bytes));
+        slab.shown = reader.map(|reader| Shown::to(reader, start, bytes)).and_then(|shown| {
+            shown
+                .inspect_err(|why| {
+                    log::warn!(
+                        "the accelerator can't read the frame pool where it lies ({why}): each frame is copied for it, \
+                         which costs the exec thread time; copied_bytes.accelerator in the summary counts that"
+                    );
+                })
+                .ok()
+        });
         Ok(slab)
     }
 

@@ -319,11 +319,12 @@ struct Spectator {
 }
 
 impl Reader for Spectator {
-    fn admit(&self, start: NonNull<u8>, bytes: usize) -> Option<u64> {
-        (bytes <= self.limit).then(|| {
-            self.sees.lock().unwrap().push(start.addr().get());
-            start.addr().get() as u64 + 1_000_000
-        })
+    fn admit(&self, start: NonNull<u8>, bytes: usize) -> Result<u64, String> {
+        if bytes > self.limit {
+            return Err(format!("{bytes} bytes are too many"));
+        }
+        self.sees.lock().unwrap().push(start.addr().get());
+        Ok(start.addr().get() as u64 + 1_000_000)
     }
 
     fn dismiss(&self, start: NonNull<u8>) {
@@ -362,17 +363,33 @@ fn a_reader_sees_the_slab_and_foreign_buffers_until_they_go() {
         offset: (number * page) as u64,
         bytes: pages * page,
     };
-    let buffers = vec![Mapping::new(&[part(0, 1)]).unwrap(), Mapping::new(&[part(2, 5)]).unwrap()];
-    let foreign = share.beside(buffers);
-    let [small, large] = [0, 1].map(|_| foreign.take().unwrap().freeze(gray(5, 5)).unwrap());
-    assert_eq!(addresses(&small).1, Some(addresses(&small).0));
-    assert_eq!((large.device_address(), seen()), (None, 2), "one is beyond what it can see");
-    drop((small, large));
-    drop(foreign);
+    let buffers = |pages: [usize; 2]| {
+        vec![Mapping::new(&[part(0, pages[0])]).unwrap(), Mapping::new(&[part(2, pages[1])]).unwrap()]
+    };
+    let foreign = share.beside(buffers([1, 2])).unwrap();
+    let both = [0, 1].map(|_| foreign.take().unwrap().freeze(gray(5, 5)).unwrap());
+    for (expected, found) in both.iter().map(addresses) {
+        assert_eq!(found, Some(expected));
+    }
+    assert_eq!(seen(), 3);
+    drop((both, foreign));
     assert_eq!(seen(), 1);
+    let refused = share.beside(buffers([1, 5])).unwrap_err();
+    assert!(refused.contains("too many") && seen() == 1, "one is beyond what it can see: {refused}");
     drop((pool, share, lease));
     assert_eq!(seen(), 1, "frames keep the slab");
     drop(frames);
     assert_eq!(seen(), 0);
-    assert_eq!(Share::of(Vec::new()).beside(vec![]).slots(), 0);
+}
+
+#[test]
+fn a_reader_that_sees_no_slab_refuses_no_foreign_buffers() {
+    use std::os::fd::AsFd;
+    let blind = Arc::new(Spectator::default());
+    let pool = Pool::read_by(Some(blind), &[ShareSpec { slots: 1, slot_bytes: 100 }], false).unwrap();
+    let file = pages(1);
+    let part = Part { file: file.as_fd(), offset: 0, bytes: page_size() };
+    let foreign = pool.share(StreamId(0)).beside(vec![Mapping::new(&[part]).unwrap()]).unwrap();
+    let frame = foreign.take().unwrap().freeze(gray(5, 5)).unwrap();
+    assert_eq!(frame.device_address(), None);
 }

@@ -216,10 +216,10 @@ impl Wanted {
             let tried = match way {
                 V4l2Memory::Userptr => queue.fill_from_pool(share, count).map(|()| None),
                 V4l2Memory::Mmap if is_raw && ways.len() > 1 => enough(&mut queue, share, count).map(Some),
-                V4l2Memory::Mmap => queue.fill_from_driver(share, count).map(Some),
+                V4l2Memory::Mmap => queue.fill_from_driver(is_raw.then_some(share), count).map(Some),
                 V4l2Memory::Dmabuf => from_heap(&mut queue, share, count, notes).map(Some),
                 // A few suffice: they are the driver's again as soon as they are copied.
-                V4l2Memory::Copy | V4l2Memory::Auto => queue.fill_from_driver(share, super::SLOTS).map(Some),
+                V4l2Memory::Copy | V4l2Memory::Auto => queue.fill_from_driver(None, super::SLOTS).map(Some),
             };
             match tried {
                 Ok(foreign) => {
@@ -245,7 +245,7 @@ const NO_SIGNAL: u32 = sys::V4L2_IN_ST_NO_POWER | sys::V4L2_IN_ST_NO_SIGNAL;
 /// Frames that lie in the driver's own buffers are missing there: with fewer than the stream's slots the driver might
 /// run dry while frames wait, and copying is better where that is allowed.
 fn enough(queue: &mut Queue, stream: &Share, count: usize) -> Result<Share, Refused> {
-    let share = queue.fill_from_driver(stream, count)?;
+    let share = queue.fill_from_driver(Some(stream), count)?;
     let has = queue.buffers();
     if has < count {
         queue.release();

@@ -182,11 +182,11 @@ impl Queue {
     }
 
     /// Makes up to `count` buffers of the driver's own memory. Returns the share that they are the slots of, beside the
-    /// stream's.
+    /// stream's; without a stream, only the CPU reads them.
     ///
     /// # Errors
     /// Why not; then there are none.
-    pub fn fill_from_driver(&mut self, stream: &Share, count: usize) -> Result<Share, Refused> {
+    pub fn fill_from_driver(&mut self, stream: Option<&Share>, count: usize) -> Result<Share, Refused> {
         let granted = self.request(Origin::Driver, count)?;
         let mut mappings = Vec::with_capacity(granted);
         for index in 0..granted {
@@ -203,7 +203,10 @@ impl Queue {
             mappings.push(Mapping::new(&parts).map_err(|error| self.give_up("mmap", error))?);
         }
         self.place()?;
-        let share = stream.beside(mappings);
+        let share = match stream {
+            Some(stream) => stream.beside(mappings).map_err(|why| self.unread(&why))?,
+            None => Share::of(mappings),
+        };
         let slots = std::iter::from_fn(|| share.take());
         self.hand_over(slots.map(|slot| (slot.into_lease(), Vec::new())).collect())?;
         Ok(share)
@@ -229,7 +232,7 @@ impl Queue {
             mappings.push(Mapping::new(&parts).map_err(|error| self.give_up("mmap", error))?);
             files.push(planes);
         }
-        let share = stream.beside(mappings);
+        let share = stream.beside(mappings).map_err(|why| self.unread(&why))?;
         let slots = std::iter::from_fn(|| share.take());
         // Slots come in order, as do their files.
         self.hand_over(slots.map(|slot| slot.into_lease()).zip(files).collect())?;
@@ -332,6 +335,12 @@ impl Queue {
             self.queue(index).map_err(|error| self.give_up("QBUF", error))?;
         }
         Ok(())
+    }
+
+    /// The accelerator can't read such memory: each frame would be copied for it, by a thread that has better to do.
+    fn unread(&mut self, why: &str) -> Refused {
+        self.release();
+        Refused::Unsupported(format!("the accelerator can't read it where it lies ({why})"))
     }
 
     fn give_up(&mut self, request: &'static str, error: io::Error) -> Refused {

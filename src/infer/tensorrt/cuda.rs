@@ -8,7 +8,6 @@ use cudarc::driver::{CudaContext, DriverError, result};
 use std::fmt;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 /// Why the driver refused: its number, and its words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -25,8 +24,6 @@ pub struct Device {
     pub integrated: bool,
     /// Memory that others allocated can be registered with it.
     pub registers: bool,
-    /// It was said that some could not be.
-    pub(super) said: Arc<AtomicBool>,
 }
 
 impl Device {
@@ -56,7 +53,7 @@ impl Device {
         let (major, minor) = context.compute_capability()?;
         let integrated = context.attribute(Attribute::CU_DEVICE_ATTRIBUTE_INTEGRATED)? != 0;
         let registers = context.attribute(Attribute::CU_DEVICE_ATTRIBUTE_HOST_REGISTER_SUPPORTED)? != 0;
-        Ok(Self { context, capability: major * 10 + minor, integrated, registers, said: Arc::default() })
+        Ok(Self { context, capability: major * 10 + minor, integrated, registers })
     }
 
     /// Makes the device's context the calling thread's.

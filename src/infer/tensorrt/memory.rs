@@ -7,7 +7,6 @@ use cudarc::driver::{CudaContext, result, sys};
 use std::fmt;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 /// Memory of the device.
 pub struct DeviceMemory {
@@ -80,24 +79,11 @@ impl Device {
 /// The device reads the pool's memory where it lies, once that is registered. It stays cached by the CPU, and remains
 /// what it was: drivers of cameras may write into it.
 impl Reader for Device {
-    fn admit(&self, start: NonNull<u8>, bytes: usize) -> Option<u64> {
-        let registered = if self.registers {
-            self.register(start, bytes).map_err(|why| why.to_string())
-        } else {
-            Err("the device has no such way".to_owned())
-        };
-        registered
-            .inspect_err(|why| {
-                // Once is enough for what may be the same for every camera.
-                if !self.said.swap(true, Ordering::Relaxed) {
-                    log::warn!(
-                        "{} KiB of frames can't be registered with the device ({why}): each frame in such memory is \
-                         copied for it, which costs the exec thread time; the summary counts the bytes",
-                        bytes >> 10
-                    );
-                }
-            })
-            .ok()
+    fn admit(&self, start: NonNull<u8>, bytes: usize) -> Result<u64, String> {
+        if !self.registers {
+            return Err("the device can't register memory of the host".to_owned());
+        }
+        self.register(start, bytes).map_err(|why| format!("registering {} KiB: {why}", bytes >> 10))
     }
 
     fn dismiss(&self, start: NonNull<u8>) {
