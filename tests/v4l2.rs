@@ -16,13 +16,15 @@ use ocelli::board::{Encoding, SourceSpec, Stream, V4l2, V4l2Memory};
 use ocelli::capture::{self, Captured, Next, Opened, Resources, Source, SourceError};
 use ocelli::image::PixelFormat;
 use ocelli::platform::clock;
-use ocelli::pool::{Pool, ShareSpec};
+use ocelli::pool::{Pool, Reader, ShareSpec};
 use ocelli::stats::{Copies, CopyStage};
 use ocelli::stream::StreamId;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
+use std::ptr::NonNull;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 const SLOTS: usize = 12;
@@ -42,7 +44,7 @@ fn main() -> ExitCode {
     }
 }
 
-const TESTS: [(&str, fn()); 9] = [
+const TESTS: [(&str, fn()); 10] = [
     ("a known image arrives bit for bit in every way", known_image),
     ("planes of memory are one image", planes_of_memory),
     ("raw formats arrive as the driver drew them", formats),
@@ -50,6 +52,7 @@ const TESTS: [(&str, fn()); 9] = [
     ("500 openings leave nothing behind", reopened),
     ("controls are set, read back, and refused with a reason", controls),
     ("what the camera does not offer is refused with what it does", refusals),
+    ("memory that the accelerator can't read is refused, or copied by the camera's thread", unread),
     ("a camera that is in use is said to be", in_use),
     ("frames outlive the camera", outlive),
 ];
@@ -115,13 +118,21 @@ struct Camera {
 }
 
 fn resources(stream: &Stream) -> Resources {
+    read_by(None, stream)
+}
+
+fn read_by(reader: Option<Arc<dyn Reader>>, stream: &Stream) -> Resources {
     let slot_bytes = capture::slot_bytes(stream);
-    let pool = Pool::new(&[ShareSpec { slots: SLOTS, slot_bytes }], false).unwrap();
+    let pool = Pool::read_by(reader, &[ShareSpec { slots: SLOTS, slot_bytes }], false).unwrap();
     Resources { share: pool.share(StreamId(0)), copies: Arc::new(Copies::default()), start: clock::now() }
 }
 
 fn open(stream: &Stream) -> Result<Camera, SourceError> {
-    let (mut source, resources) = (capture::open(stream), resources(stream));
+    open_with(resources(stream), stream)
+}
+
+fn open_with(resources: Resources, stream: &Stream) -> Result<Camera, SourceError> {
+    let mut source = capture::open(stream);
     let opened = source.open(&resources)?;
     Ok(Camera { source, resources, opened })
 }
@@ -401,6 +412,44 @@ fn refusals() {
     let output = node("vivid-002-vid-out");
     let said = refused(&stream(&output, |_, _| ()));
     assert!(said.contains("this node captures no video"), "{said}");
+}
+
+/// An accelerator that reads the pool, and no memory that is another's.
+#[derive(Debug, Default)]
+struct PoolOnly {
+    asked: AtomicUsize,
+}
+
+impl Reader for PoolOnly {
+    fn admit(&self, start: NonNull<u8>, _: usize) -> Result<u64, String> {
+        match self.asked.fetch_add(1, Ordering::Relaxed) {
+            0 => Ok(start.addr().get() as u64),
+            _ => Err("not the pool".to_owned()),
+        }
+    }
+
+    fn dismiss(&self, _: NonNull<u8>) {}
+}
+
+fn unread() {
+    let try_to = |memory| {
+        let (reader, stream) = (Arc::new(PoolOnly::default()), stream(&webcam(), with(memory)));
+        let opened = open_with(read_by(Some(reader.clone()), &stream), &stream);
+        (opened, reader.asked.load(Ordering::Relaxed))
+    };
+    for memory in [V4l2Memory::Mmap, V4l2Memory::Dmabuf] {
+        let (opened, _) = try_to(memory);
+        let said = opened.map(|camera| camera.opened.notes).unwrap_err().to_string();
+        assert!(said.contains("the accelerator can't read it where it lies (not the pool)"), "{said}");
+        assert!(said.contains("set memory = \"auto\""), "{said}");
+    }
+    // What the CPU alone reads is not even shown to it.
+    for (memory, copied) in [(V4l2Memory::Auto, false), (V4l2Memory::Copy, true)] {
+        let (opened, asked) = try_to(memory);
+        let mut camera = opened.unwrap();
+        assert!(camera.frame().frame.device_address().is_some());
+        assert_eq!((camera.copied() > 0, asked), (copied, 1));
+    }
 }
 
 fn in_use() {
