@@ -13,16 +13,17 @@
 //! `cargo bench --bench inference -- SECONDS ROUNDS` sets a round's length (5) and how many there are (5).
 #![allow(clippy::print_stdout)] // What a bench prints is its result.
 
-use ocelli::bench::{Bare, Opened, Percentile, Releases, Settings, Sources, Trouble};
+use ocelli::bench::{Bare, Opened, Percentile, Probe, Releases, Settings, Sources, Trouble};
 use ocelli::board::{BackendSpec, Board};
 use ocelli::image::{ImageLayout, PixelFormat};
 use ocelli::infer::Backend;
 use ocelli::infer::onnxruntime::{self, OnnxRuntime};
-use ocelli::job::{Batch, BatchJob, Job};
+use ocelli::job::{Batch, BatchJob, DropReason, Job};
 use ocelli::platform::{Waker, clock};
 use ocelli::pool::{FrameRef, Pool, ShareSpec};
 use ocelli::runtime;
 use ocelli::sched::Profile;
+use ocelli::stats::Ledger;
 use ocelli::stream::{ModelId, StreamId};
 use ocelli::time::Instant;
 use std::collections::VecDeque;
@@ -65,18 +66,30 @@ fn main() -> Fallible<()> {
     let mut backend = open(&own, &Waker::new())?;
     let plan = runtime::measure(&own, &pool(&own, 1)?, &mut backend, || false)?;
     drop(backend);
+    for jobs in 1..=plan.max_batch(ModelId(0)) {
+        if let Some(service) = plan.service(ModelId(0), jobs) {
+            println!(
+                "batches of {jobs}: {:.2?} planned, {:.2?} at the least",
+                service.planned, service.fastest
+            );
+        }
+    }
 
     let names = ["ours", "thread, all", "thread, newest", "greedy, all", "greedy, newest"];
     for load in LOADS {
         let mut met = vec![Vec::new(); names.len()];
-        let mut against = Vec::new();
+        let (mut against, mut ledger) = (Vec::new(), Ledger::default());
         for _ in 0..rounds {
             let (rate, _) = capacity(&board, seconds / 2)?.models[0];
             let streams = ((rate * load / FPS).floor() as usize).max(1);
             let fps = rate * load / streams as f64;
             for (index, met) in met.iter_mut().enumerate() {
                 let in_time = match index {
-                    0 => ours(&own, &plan, streams, fps / FPS, seconds)?,
+                    0 => {
+                        let probe = ours(&own, &plan, streams, fps / FPS, seconds)?;
+                        ledger.add(&probe.ledger);
+                        probe.rate()
+                    }
                     _ => {
                         let largest = if index < 3 { 1 } else { board.accelerator.max_batch };
                         baseline(&board, streams, fps, seconds, largest, index % 2 == 0)?
@@ -91,6 +104,7 @@ fn main() -> Fallible<()> {
         for (name, median) in names.iter().zip(&medians) {
             println!("  {name:<15} {median:7.1} frames/s in time, {:.3} of ours", median / medians[0]);
         }
+        println!("  of ours {}", missed(&ledger));
     }
     Ok(())
 }
@@ -161,8 +175,17 @@ impl From<Trouble> for Failed {
     }
 }
 
-/// Frames in time a second on the runtime.
-fn ours(board: &Board, plan: &Profile, streams: usize, rate: f64, time: Duration) -> Fallible<f64> {
+/// What became of the frames that were not in time, in % of all.
+fn missed(ledger: &Ledger) -> String {
+    let reasons = DropReason::ALL.iter().map(|reason| (reason.as_str(), ledger.dropped[reason.index()]));
+    let all = std::iter::once(("late", ledger.late)).chain(reasons).filter(|&(_, frames)| frames > 0);
+    let percent = |frames: u64| 100.0 * frames as f64 / ledger.captured as f64;
+    let all: Vec<String> = all.map(|(why, frames)| format!("{why} {:.1} %", percent(frames))).collect();
+    all.join(", ")
+}
+
+/// The runtime.
+fn ours(board: &Board, plan: &Profile, streams: usize, rate: f64, time: Duration) -> Fallible<Probe> {
     let settings = Settings {
         percentile: Percentile::P99,
         releases: Releases::Staggered,
@@ -185,9 +208,8 @@ fn ours(board: &Board, plan: &Profile, streams: usize, rate: f64, time: Duration
         Ok(Opened { backend, pool })
     };
     let offer = ocelli::bench::Offer { streams, rate };
-    let probe = ocelli::bench::once(board, &settings, plan.clone(), offer, &mut opener)
-        .map_err(|Failed(error)| error)?;
-    Ok(probe.rate())
+    Ok(ocelli::bench::once(board, &settings, plan.clone(), offer, &mut opener)
+        .map_err(|Failed(error)| error)?)
 }
 
 /// Frames in time a second without our runtime: cameras on a grid, a queue, the session. One thread drives

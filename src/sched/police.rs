@@ -70,7 +70,7 @@ impl<P> Police<P> {
         let opens = meter.opens();
         if opens <= now {
             let dropped = meter.held.take();
-            meter.pass(now, &job);
+            meter.pass(now, job.job.captured);
             return Verdict { enters: Some(job), dropped };
         }
         if meter.fastest.is_some_and(|fastest| opens + fastest > job.job.deadline) {
@@ -78,6 +78,15 @@ impl<P> Police<P> {
         }
         self.next = Some(self.next.map_or(opens, |next| next.min(opens)));
         Verdict { enters: None, dropped: meter.held.replace(job) }
+    }
+
+    /// A frame has arrived at `now` that is left out for load: it counts all the same, so that the next one's time is
+    /// known.
+    pub(super) fn left_out(&mut self, now: Instant, stream: StreamId, captured: Instant) {
+        let meter = &mut self.meters[stream.index()];
+        if meter.opens() <= now {
+            meter.pass(now, captured);
+        }
     }
 
     /// The earliest instant at which another frame of a stream may enter; the past where it may at any time.
@@ -98,7 +107,7 @@ impl<P> Police<P> {
         let open = |meter: &&mut Meter<P>| meter.held.is_some() && meter.opens() <= now;
         if let Some(meter) = self.meters.iter_mut().find(open) {
             let job = meter.held.take()?;
-            meter.pass(now, &job);
+            meter.pass(now, job.job.captured);
             return Some(job);
         }
         let held = self.meters.iter().filter(|meter| meter.held.is_some());
@@ -127,8 +136,8 @@ impl<P> Meter<P> {
         self.due.saturating_sub(self.tolerance)
     }
 
-    fn pass(&mut self, now: Instant, job: &BatchJob<P>) {
-        let late = now.since(job.job.captured + self.travel).min(self.grace);
+    fn pass(&mut self, now: Instant, captured: Instant) {
+        let late = now.since(captured + self.travel).min(self.grace);
         self.due = self.due.max(now.saturating_sub(late)) + self.interval;
     }
 }

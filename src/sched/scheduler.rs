@@ -169,6 +169,7 @@ impl<P> Scheduler<P> {
     /// A frame came that is left out for load: its stream's older one that was kept ends.
     pub fn left_out(&mut self, now: Instant, stream: StreamId, captured: Instant) {
         self.lost(stream, captured);
+        self.police.left_out(now, stream, captured);
         self.gather.left_out(now, stream, captured);
         self.end_spare(stream);
     }
