@@ -671,6 +671,13 @@ fn a_v4l2_device_has_one_user_and_a_stable_name() {
          this device; a device has one user (see streams[0].source.device at b/board.toml:11:36)\n1 problem in \
          b/board.toml"
     );
+    // By two names.
+    let folder = tempfile::tempdir().unwrap();
+    let names = ["by-id", "by-path"].map(|name| folder.path().join(name));
+    names.iter().for_each(|name| std::os::unix::fs::symlink("/dev/null", name).unwrap());
+    let [first, second] = names.each_ref().map(|name| name.to_str().unwrap());
+    let twice = said(&format!("{HEAD}{}{}", stream("a", first), stream("b", second)));
+    assert!(twice.contains("another stream takes its frames from this device"), "{twice}");
     let relative = said(&format!("{HEAD}{}", stream("front", "video0")));
     assert!(relative.contains("a device is named by its whole path"), "{relative}");
 }

@@ -155,6 +155,10 @@ fn a_folder_that_can_not_be_used_is_named_with_the_remedy() {
     // A folder where the file should be.
     fs::create_dir(file(&folder)).unwrap();
     assert!(open(folder.path()).err().unwrap().contains("test.ledger"));
+    // A pipe, which nobody writes into.
+    fs::remove_dir(file(&folder)).unwrap();
+    rustix::fs::mkfifoat(rustix::fs::CWD, file(&folder), 0o600.into()).unwrap();
+    assert!(open(folder.path()).err().unwrap().contains("test.ledger: not a plain file; take it away"));
 }
 
 #[test]

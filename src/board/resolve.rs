@@ -284,18 +284,19 @@ impl Resolve<'_> {
         }
     }
 
-    /// One device is one stream's.
+    /// One device is one stream's, by whatever name: two names of one are found where it is plugged in.
     fn devices(&mut self, streams: &[Stream]) {
         let mut taken = BTreeMap::new();
         for (index, stream) in streams.iter().enumerate() {
             let SourceSpec::V4l2(camera) = &stream.source else { continue };
             let at = KeyPath::default().key("streams").index(index).key("source").key("device");
-            match taken.get(&camera.device) {
+            let real = camera.device.canonicalize().unwrap_or_else(|_| camera.device.clone());
+            match taken.get(&real) {
                 Some(first) => {
                     let message = "another stream takes its frames from this device; a device has one user";
                     self.document.report_both(&at, first, message);
                 }
-                None => drop(taken.insert(&camera.device, at)),
+                None => drop(taken.insert(real, at)),
             }
         }
     }

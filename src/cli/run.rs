@@ -329,14 +329,21 @@ pub(super) fn open_pool(board: &Board, backend: &dyn Backend<FrameRef>) -> Resul
     let bytes: usize = shares.iter().map(|share| share.slots * share.slot_bytes).sum();
     log::info!("pool: {} slots, {} MiB", shares.iter().map(|s| s.slots).sum::<usize>(), bytes >> 20);
     let make = |lock| Pool::read_by(backend.reader(), &shares, lock);
-    match make(board.realtime.lock_memory != Asked::No) {
-        Ok(pool) => Ok(pool),
+    let made = match make(board.realtime.lock_memory != Asked::No) {
         Err(refused @ PoolError::Lock { .. }) if board.realtime.lock_memory == Asked::Try => {
             log::warn!("{refused}");
-            make(false).map_err(|error| Failure::new(Exit::Refused, error))
+            make(false)
         }
-        Err(error) => Err(Failure::new(Exit::Refused, error)),
+        made => made,
+    };
+    let pool = made.map_err(|error| Failure::new(Exit::Refused, error))?;
+    if let Some(why) = pool.unseen() {
+        log::warn!(
+            "the accelerator can't read the frame pool where it lies ({why}): each frame is copied for it, which costs the \
+             exec thread time; copied_bytes.accelerator in the summary counts that"
+        );
     }
+    Ok(pool)
 }
 
 fn admit(

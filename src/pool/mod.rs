@@ -183,7 +183,8 @@ impl Pool {
         Self::read_by(None, specs, lock)
     }
 
-    /// As [`Pool::new`], for frames that `reader` reads too, by [`FrameRef::device_address`].
+    /// As [`Pool::new`], for frames that `reader` reads too, by [`FrameRef::device_address`], if it can
+    /// ([`Pool::unseen`]).
     ///
     /// # Errors
     /// As [`Pool::new`].
@@ -234,6 +235,12 @@ impl Pool {
     #[must_use]
     pub fn spare(&self, streams: usize) -> Option<Share> {
         self.shares.get(streams).cloned()
+    }
+
+    /// Why its reader can't read it where it lies.
+    #[must_use]
+    pub fn unseen(&self) -> Option<&str> {
+        self.slab.unseen()
     }
 
     /// Memory of the whole pool in bytes.

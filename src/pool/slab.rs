@@ -13,7 +13,8 @@ use std::sync::Arc;
 pub struct Slab {
     start: NonNull<u8>,
     bytes: usize,
-    shown: Option<Shown>,
+    /// To whom, or why not.
+    shown: Option<Result<Shown, String>>,
 }
 
 // SAFETY: the slab is an address range; who may touch which part of it is `slots`' business.
@@ -22,7 +23,7 @@ unsafe impl Send for Slab {}
 unsafe impl Sync for Slab {}
 
 impl Slab {
-    /// Maps `bytes` (a page at least), every page present from the start, and shows them to `reader`.
+    /// Maps `bytes` (a page at least), every page present from the start, and shows them to `reader`, if it can see them.
     pub fn new(bytes: usize, lock: bool, reader: Option<&Arc<dyn Reader>>) -> Result<Self, PoolError> {
         let bytes = bytes.max(memory::page_size());
         let flags = MapFlags::PRIVATE | MapFlags::POPULATE;
@@ -39,16 +40,7 @@ impl Slab {
                 why: why.into(),
             })?;
         }
-        slab.shown = reader.map(|reader| Shown::to(reader, start, bytes)).and_then(|shown| {
-            shown
-                .inspect_err(|why| {
-                    log::warn!(
-                        "the accelerator can't read the frame pool where it lies ({why}): each frame is copied for it, \
-                         which costs the exec thread time; copied_bytes.accelerator in the summary counts that"
-                    );
-                })
-                .ok()
-        });
+        slab.shown = reader.map(|reader| Shown::to(reader, start, bytes));
         Ok(slab)
     }
 
@@ -59,7 +51,12 @@ impl Slab {
 
     /// Its first byte, as its reader sees it.
     pub fn address(&self) -> Option<u64> {
-        self.shown.as_ref().map(Shown::address)
+        self.shown.as_ref()?.as_ref().ok().map(Shown::address)
+    }
+
+    /// Why its reader can't see it.
+    pub fn unseen(&self) -> Option<&str> {
+        self.shown.as_ref()?.as_ref().err().map(String::as_str)
     }
 
     /// Its size, whole pages or a multiple of what was asked for.

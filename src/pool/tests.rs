@@ -387,6 +387,7 @@ fn a_reader_that_sees_no_slab_refuses_no_foreign_buffers() {
     use std::os::fd::AsFd;
     let blind = Arc::new(Spectator::default());
     let pool = Pool::read_by(Some(blind), &[ShareSpec { slots: 1, slot_bytes: 100 }], false).unwrap();
+    assert!(pool.unseen().is_some_and(|why| why.contains("too many")));
     let file = pages(1);
     let part = Part { file: file.as_fd(), offset: 0, bytes: page_size() };
     let foreign = pool.share(StreamId(0)).beside(vec![Mapping::new(&[part]).unwrap()]).unwrap();

@@ -125,12 +125,16 @@ fn nodes_below(dev: &Path, sys: &Path, proc: &Path) -> Vec<Node> {
     numbers.into_iter().map(node).collect()
 }
 
-/// Names in a folder of links, by what they lead to: the shortest of each.
+/// Names in a folder of links, by what they lead to: of each the shortest, but rather one that tells a USB socket's two
+/// buses apart (udev since version 254 says usbv2 or usbv3): both have a first port.
 fn links(folder: &Path) -> BTreeMap<PathBuf, PathBuf> {
     let mut found: BTreeMap<PathBuf, PathBuf> = BTreeMap::new();
     for link in fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()) {
         let Ok(target) = link.canonicalize() else { continue };
-        let rank = |path: &PathBuf| (path.as_os_str().len(), path.clone());
+        let rank = |path: &PathBuf| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            (!name.contains("usbv"), path.as_os_str().len(), path.clone())
+        };
         match found.get(&target) {
             Some(other) if rank(other) <= rank(&link) => {}
             _ => drop(found.insert(target, link)),
@@ -310,11 +314,13 @@ mod tests {
             fs::write(dev.join(node), "").expect("a node");
         }
         for (link, target) in
-            [("usbv2-0:2-index0", "video0"), ("usb-0:2-index0", "video0"), ("gone", "video9")]
+            [("usb-0:2-index0", "video0"), ("usbv2-0:2-index0", "video0"), ("gone", "video9")]
         {
             symlink(dev.join(target), paths.join(link)).expect("a link");
         }
-        symlink(dev.join("video2"), ids.join("thermal-index0")).expect("a link");
+        for name in ["thermal-index0", "thermal-camera-index0"] {
+            symlink(dev.join("video2"), ids.join(name)).expect("a link");
+        }
         let found = nodes_below(&dev, &sys, &proc);
         let names: Vec<_> = found.iter().map(|node| (node.path.file_name(), node.name.as_str())).collect();
         let name = |name: &'static str| Some(std::ffi::OsStr::new(name));
@@ -327,9 +333,9 @@ mod tests {
                 (name("video10"), "camera 10")
             ]
         );
-        assert_eq!(found[0].by_path, Some(paths.join("usb-0:2-index0")), "the shorter of two");
+        assert_eq!(found[0].by_path, Some(paths.join("usbv2-0:2-index0")), "the exacter of two");
         assert_eq!((&found[0].by_id, &found[1].by_path), (&None, &None));
-        assert_eq!(found[1].by_id, Some(ids.join("thermal-index0")));
+        assert_eq!(found[1].by_id, Some(ids.join("thermal-index0")), "the shorter of two");
         for (node, said) in found.iter().zip(["no V4L2", "no V4L2", "no V4L2", "does not lead there"]) {
             let What::Closed { why, forbidden: false } = &node.what else { panic!("{node:?}") };
             assert!(why.contains(said), "{why}");

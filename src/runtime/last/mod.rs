@@ -253,6 +253,11 @@ fn unfinished(path: &Path) -> PathBuf {
 }
 
 fn take(file: &File, path: &Path) -> Result<(), LastError> {
+    // Reading a pipe would wait for somebody to write.
+    if !file.metadata().is_ok_and(|metadata| metadata.is_file()) {
+        let remedy = "take it away, or name another folder";
+        return Err(LastError(format!("{}: not a plain file; {remedy}", path.display())));
+    }
     flock(file, FlockOperation::NonBlockingLockExclusive).map_err(|error| {
         let why = if error == rustix::io::Errno::WOULDBLOCK {
             "another run of this board keeps its ledger there; stop it, or give this board a state_dir of its own"
