@@ -208,8 +208,7 @@ fn ours(board: &Board, plan: &Profile, streams: usize, rate: f64, time: Duration
         Ok(Opened { backend, pool })
     };
     let offer = ocelli::bench::Offer { streams, rate };
-    Ok(ocelli::bench::once(board, &settings, plan.clone(), offer, &mut opener)
-        .map_err(|Failed(error)| error)?)
+    ocelli::bench::once(board, &settings, plan.clone(), offer, &mut opener).map_err(|Failed(error)| error)
 }
 
 /// Frames in time a second without our runtime: cameras on a grid, a queue, the session. One thread drives
