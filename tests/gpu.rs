@@ -7,6 +7,8 @@
 #[path = "common/conformance.rs"]
 mod conformance;
 mod onnx;
+#[path = "common/plans.rs"]
+mod plans;
 #[path = "common/rows.rs"]
 mod rows;
 
@@ -27,6 +29,7 @@ use ocelli::stats::Copies;
 use ocelli::stream::{ModelId, StreamId};
 use ocelli::time::Instant;
 use onnx::{TOY, manifest};
+use plans::Plans;
 use sha2::{Digest, Sha256};
 use std::path::Path;
 use std::sync::Arc;
@@ -201,15 +204,15 @@ fn golden_picture_of_persons_is_seen_as_the_cpu_sees_it() {
         return;
     }
 
-    let cache = tempfile::tempdir().unwrap();
+    let plans = Plans::shared();
     let silent = |_: &str| Progress::new(|_| {});
     for (precision, lanes) in [("fp32", 1), ("fp16", 2)] {
         let model = load(precision);
         let settings = Settings {
             device: 0,
             lanes,
-            max_batch: 4,
-            cache: cache.path(),
+            max_batch: plans.max_batch,
+            cache: plans.folder(),
             frame_bytes: 768 * 576 * 3,
             build: Some(Building { progress: &silent, by: "test" }),
         };

@@ -5,6 +5,8 @@
 mod common;
 #[path = "common/malloc.rs"]
 mod malloc;
+#[path = "common/plans.rs"]
+mod plans;
 
 use common::running;
 use malloc::{handles_frames, of_threads};
@@ -13,6 +15,7 @@ use ocelli::infer::tensorrt::{Building, Progress, Settings, TensorRt};
 use ocelli::model::Model;
 use ocelli::platform::Waker;
 use ocelli::stats::{Copies, CopyStage};
+use plans::Plans;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -25,10 +28,10 @@ fn no_allocation_for_a_frame_on_tensorrt() {
     let mut board = running::synthetic(4);
     board.models =
         vec![Model::load(Path::new("models/person-ssdlite.fp16.toml"), "person").expect("a model")];
-    let cache = tempfile::tempdir().expect("a folder");
+    let plans = Plans::shared();
     board.accelerator.backend = BackendSpec::TensorRt {
         device: 0,
-        engine_cache: cache.path().to_owned(),
+        engine_cache: plans.folder().to_owned(),
         contexts: 2,
         build_plans: false,
     };
@@ -37,8 +40,8 @@ fn no_allocation_for_a_frame_on_tensorrt() {
     let settings = Settings {
         device: 0,
         lanes: 2,
-        max_batch: 4,
-        cache: cache.path(),
+        max_batch: plans.max_batch,
+        cache: plans.folder(),
         frame_bytes,
         build: Some(Building { progress: &silent, by: "test" }),
     };

@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TESTS = ["gpu", "no_alloc_tensorrt"]
@@ -59,8 +60,43 @@ def device():
     return found, None
 
 
+# What TensorRT-RTX's headers name (ComputeCapability in NvInfer.h, 1.3 to 1.7).
+RTX_SERVES = ["7.5", "8.0", "8.6", "8.9", "12.0", "12.1"]
+# The first TensorRT for a compute capability and those before the next, as its release notes say.
+FIRST = {"8.9": (8, 5), "10.0": (10, 8)}
+
+
+@dataclass
+class TensorRt:
+    """A TensorRT that can be opened."""
+
+    file: str
+    rtx: bool
+    version: tuple
+
+    def __str__(self):
+        return ("TensorRT-RTX " if self.rtx else "TensorRT ") + ".".join(str(part) for part in self.version)
+
+    def shares_profiles(self):
+        """Contexts share an optimization profile; before, each has to have one for each batch size."""
+        return self.rtx or self.version >= (10,)
+
+    def lacks(self, capability):
+        """Why it does not serve such a GPU; None where nothing says so."""
+        if self.rtx:
+            if capability in RTX_SERVES:
+                return None
+            serves = ", ".join(RTX_SERVES)
+            return f"{self} names {serves}, and not compute capability {capability}: that needs a full TensorRT"
+        first = [known for known in FIRST if number(known) <= number(capability)]
+        if not first or self.version >= FIRST[first[-1]]:
+            return None
+        needed = ".".join(str(part) for part in FIRST[first[-1]])
+        return f"{self} does not serve compute capability {capability}: that needs TensorRT {needed} or later"
+
+
 def tensorrt(folder):
-    """Which TensorRT the program will open; None where there is none."""
+    """The TensorRT that the program will open; None where there is none."""
     patterns = ["libnvinfer.so.*", "libtensorrt_rtx.so.*"]
     if folder:
         files = [str(file) for pattern in patterns for file in sorted(pathlib.Path(folder).glob(pattern))]
@@ -71,10 +107,10 @@ def tensorrt(folder):
             version = ctypes.CDLL(file).getInferLibVersion()
         except (OSError, AttributeError):
             continue
+        rtx = "rtx" in file
         # Version 8 counts in thousands, later ones in ten thousands.
-        unit = 1000 if version < 10000 and "rtx" not in file else 10000
-        product = "TensorRT-RTX" if "rtx" in file else "TensorRT"
-        return f"{product} {version // unit}.{version % unit // 100}.{version % 100}"
+        unit = 1000 if version < 10000 and not rtx else 10000
+        return TensorRt(file, rtx, (version // unit, version % unit // 100, version % 100))
     return None
 
 
@@ -128,10 +164,17 @@ def libraries_of(program):
     return {name: path for name, path in found if not everywhere.match(name)}
 
 
-def pack(folder):
-    """Makes a folder for a machine on which nothing can be built."""
+def pack(folder, capability):
+    """Makes a folder for a machine on which nothing can be built, whose GPU is of this capability where that is known."""
+    theirs = os.environ.get(LIBRARIES) or ROOT / "assets" / "tensorrt" / "lib"
+    packed = tensorrt(theirs)
+    lacks = packed and capability and packed.lacks(capability)
+    if lacks:
+        raise Failed(f"{lacks} ({LIBRARIES} names its folder; scripts/tensorrt --full fetches one)")
     folder.mkdir(parents=True, exist_ok=True)
     programs = built()
+    if packed and pathlib.Path(packed.file).name.encode() not in programs["ocelli"].read_bytes():
+        raise Failed(f"the program was not built for {packed}: OCELLI_TENSORRT_INCLUDE names the folder of its headers")
     for old in [*TESTS, "ocelli"]:
         (folder / old).unlink(missing_ok=True)
     libraries = {}
@@ -140,26 +183,43 @@ def pack(folder):
         if shutil.which("strip"):
             subprocess.run(["strip", "--strip-debug", folder / name], check=True)
         libraries.update(libraries_of(program))
-    shutil.rmtree(folder / "lib", ignore_errors=True)
+    for old in ("lib", "tensorrt", "onnxruntime"):
+        shutil.rmtree(folder / old, ignore_errors=True)
     (folder / "lib").mkdir()
     for name, path in libraries.items():
         shutil.copy2(path, folder / "lib" / name)
-    theirs = os.environ.get(LIBRARIES) or ROOT / "assets" / "tensorrt" / "lib"
-    if pathlib.Path(theirs).is_dir():
-        shutil.copytree(theirs, folder / "tensorrt", dirs_exist_ok=True)
+    if packed:
+        shutil.copytree(theirs, folder / "tensorrt")
     else:
-        say(f"no TensorRT is packed: {theirs} is no folder; the machine has to have one")
+        say(f"no TensorRT is packed: there is none in {theirs}; the machine has to have one")
     onnxruntime = ROOT / "assets" / "onnxruntime"
     if onnxruntime.is_dir():
         # Golden answers are the CPU's. Its name, behind a link, tells its version.
-        shutil.rmtree(folder / "onnxruntime", ignore_errors=True)
         shutil.copytree(onnxruntime, folder / "onnxruntime", symlinks=True)
     files = [file for file in folder.rglob("*") if file.is_file() and file.name != "pack.json"]
     about = {"machine": platform.machine(), "glibc": needed_glibc(files), "programs": sorted(programs)}
     (folder / "pack.json").write_text(json.dumps(about, indent=2) + "\n")
     size = sum(file.stat().st_size for file in files)
     runs = f"for {about['machine']} with glibc {about['glibc']} or newer"
-    say(f"{folder}: {', '.join(about['programs'])}; {size >> 20} MiB, {runs}")
+    say(f"{folder}: {', '.join(about['programs'])}; {packed or 'no TensorRT'}; {size >> 20} MiB, {runs}")
+
+
+def parts(folder, mebibytes):
+    """Cuts the folder's archive into files small enough to be carried one by one beside it; how many."""
+    for old in folder.parent.glob(f"{folder.name}.part-*"):
+        old.unlink()
+    cut = ["split", f"--bytes={mebibytes}M", "--numeric-suffixes", "--suffix-length=3", "-", f"{folder}.part-"]
+    packed = ["tar", "--create", "--gzip", f"--directory={folder.parent}", folder.name]
+    with subprocess.Popen(packed, stdout=subprocess.PIPE) as archive:
+        done = subprocess.run(cut, stdin=archive.stdout, check=False)
+    if archive.returncode != 0 or done.returncode != 0:
+        raise Failed(f"{folder} can't be cut into parts")
+    count = len(list(folder.parent.glob(f"{folder.name}.part-*")))
+    say(
+        f"{folder}.part-000 and on: {count} files of at most {mebibytes} MiB. With all of them in one folder there: "
+        f"cat {folder.name}.part-* | tar --extract --gzip, then scripts/gpu-test --prebuilt {folder.name}"
+    )
+    return count
 
 
 def unpacked(folder):

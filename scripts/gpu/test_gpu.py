@@ -1,0 +1,89 @@
+"""The command's own parts, without a GPU: python3 -m unittest discover --start-directory scripts/gpu"""
+
+import os
+import pathlib
+import subprocess
+import tempfile
+import time
+import unittest
+
+from machine import Failed, TensorRt, parts
+from steps import Beside, Run, Skipped, verdict
+
+RTX = TensorRt("libtensorrt_rtx.so.1", True, (1, 7, 1))
+OLD = TensorRt("libnvinfer.so.8", False, (8, 5, 3))
+NEW = TensorRt("libnvinfer.so.10", False, (10, 16, 1))
+H100 = {"name": "made up", "capability": "9.0", "integrated": False}
+ORIN = {"name": "made up", "capability": "8.7", "integrated": True}
+
+
+def raises(why):
+    def act():
+        raise why
+
+    return act
+
+
+class Steps(unittest.TestCase):
+    def test_the_end_of_all_time_is_no_failure_and_no_success(self):
+        run = Run(H100, pathlib.Path("/nowhere"), {})
+        with self.assertRaisesRegex(Failed, "took longer than 0.2 s"):
+            run.call(["sleep", "9"], 0.2)
+        run.deadline = time.monotonic() + 0.2
+        run.step("cut", lambda: run.call(["sleep", "9"], 60))
+        run.step("late", lambda: run.call(["true"], 60))
+        self.assertEqual([row["result"] for row in run.rows], ["SKIPPED"] * 2)
+        self.assertIn("were over", run.rows[0]["said"])
+        self.assertEqual(verdict(run.rows), 75)
+
+    def test_a_step_that_was_not_run_is_no_success_unless_it_needs_what_is_not_ours(self):
+        run = Run()
+        run.step("fine", lambda: ("", {}))
+        run.step("sanitizer", raises(Beside("none here")))
+        self.assertEqual(verdict(run.rows), 0)
+        run.step("skipped", raises(Skipped("")))
+        self.assertEqual(verdict(run.rows), 75)
+        run.step("failed", raises(Failed("")))
+        self.assertEqual(verdict(run.rows), 1)
+
+    def test_batches_are_small_where_plans_take_long(self):
+        sizes = [Run(*of).max_batch() for of in [(H100, None, {}, NEW), (H100, None, {}, OLD), (ORIN, None, {}, NEW)]]
+        self.assertEqual(sizes, [64, 16, 8])
+
+    def test_boards_share_a_folder_of_plans(self):
+        with tempfile.TemporaryDirectory() as work:
+            run = Run(H100, pathlib.Path(work), {}, OLD)
+            texts = [run.board(*of).read_text() for of in [("detector", 33.3), ("light_resnet50", 16.7, 3)]]
+        for text in texts:
+            self.assertIn(f'engine_cache = "{run.engines}"', text)
+            self.assertIn("max_batch = 16", text)
+
+
+class Library(unittest.TestCase):
+    def test_what_does_not_serve_a_gpu_says_so(self):
+        self.assertIn("not compute capability 9.0", RTX.lacks("9.0"))
+        self.assertIn("needs TensorRT 10.8", OLD.lacks("12.0"))
+        for library, capability in [(RTX, "8.9"), (OLD, "9.0"), (OLD, "8.7"), (OLD, "7.2"), (NEW, "11.0")]:
+            self.assertIsNone(library.lacks(capability), f"{library}, {capability}")
+        self.assertEqual(str(OLD), "TensorRT 8.5.3")
+
+
+class Pack(unittest.TestCase):
+    def test_parts_are_small_and_whole_together(self):
+        with tempfile.TemporaryDirectory() as work:
+            folder = pathlib.Path(work) / "pack"
+            folder.mkdir()
+            # Nothing that gzip makes smaller.
+            random = os.urandom(5 << 19)
+            (folder / "file").write_bytes(random)
+            (folder.parent / "pack.part-007").write_text("of the time before")
+            self.assertEqual(parts(folder, 1), 3)
+            there = pathlib.Path(work) / "there"
+            there.mkdir()
+            together = f"cat '{folder}'.part-* | tar --extract --gzip --directory '{there}'"
+            subprocess.run(["bash", "-c", together], check=True)
+            self.assertEqual((there / "pack" / "file").read_bytes(), random)
+
+
+if __name__ == "__main__":
+    unittest.main()
