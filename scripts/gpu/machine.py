@@ -165,7 +165,7 @@ def libraries_of(program):
 
 
 def pack(folder, capability):
-    """Makes a folder for a machine on which nothing can be built, whose GPU is of this capability where that is known."""
+    """Makes a folder for a machine on which nothing can be built; `capability` is its GPU's, where that is known."""
     theirs = os.environ.get(LIBRARIES) or ROOT / "assets" / "tensorrt" / "lib"
     packed = tensorrt(theirs)
     lacks = packed and capability and packed.lacks(capability)

@@ -1,5 +1,6 @@
 """The command's own parts, without a GPU: python3 -m unittest discover --start-directory scripts/gpu"""
 
+import json
 import os
 import pathlib
 import subprocess
@@ -8,7 +9,7 @@ import time
 import unittest
 
 from machine import Failed, TensorRt, parts
-from steps import Beside, Run, Skipped, verdict
+from steps import Beside, Run, Skipped, decode_us, idle_share, served, verdict
 
 RTX = TensorRt("libtensorrt_rtx.so.1", True, (1, 7, 1))
 OLD = TensorRt("libnvinfer.so.8", False, (8, 5, 3))
@@ -57,6 +58,34 @@ class Steps(unittest.TestCase):
         for text in texts:
             self.assertIn(f'engine_cache = "{run.engines}"', text)
             self.assertIn("max_batch = 16", text)
+
+
+def frame(captured, queue, service, decode):
+    """A record, in microseconds."""
+    timing = {"capture_us": 10, "queue_us": queue, "service_us": service, "decode_us": decode}
+    return {"type": "frame", "captured_ns": captured * 1000, "timing": timing}
+
+
+class Results(unittest.TestCase):
+    def batches(self, *records):
+        with tempfile.NamedTemporaryFile("w") as results:
+            for record in [{"type": "begin"}, {"type": "frame", "timing": None}, *records]:
+                results.write(json.dumps(record) + "\n")
+            results.flush()
+            return served(results.name)
+
+    def test_frames_of_a_batch_are_decoded_one_after_the_other(self):
+        batches = self.batches(frame(0, 50, 100, 30), frame(20, 30, 100, 60), frame(500, 0, 100, 40))
+        self.assertEqual(sorted(batches), [(60, 160), (510, 610)])
+        self.assertAlmostEqual(decode_us(batches), (60 + 40) / 3)
+
+    def test_idle_is_where_nothing_is_in_flight_though_a_frame_has_come(self):
+        # In flight from 10 to 110; one that came at 60 goes at 130: 20 were idle. The next comes later.
+        waited = [frame(0, 0, 100, 1), frame(50, 70, 100, 1), frame(300, 0, 100, 1)]
+        self.assertAlmostEqual(idle_share(self.batches(*waited)), 20 / 300)
+        # While another batch is in flight nothing is.
+        overlapping = [frame(0, 0, 100, 1), frame(20, 10, 100, 1)]
+        self.assertEqual(idle_share(self.batches(*overlapping)), 0)
 
 
 class Library(unittest.TestCase):
