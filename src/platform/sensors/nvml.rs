@@ -87,9 +87,8 @@ impl Gpu {
         readings.gpu_load = readings.gpu_load.or(self.load.map(|load| f64::from(load) / 1e2));
         let reasons = self.reasons.unwrap_or(Reasons::NONE);
         let brake = reasons.contains(Reasons::HW_POWER_BRAKE_SLOWDOWN);
-        let heat = reasons.intersects(Reasons::SW_THERMAL_SLOWDOWN | Reasons::HW_THERMAL_SLOWDOWN)
-            // Older drivers do not tell the two apart.
-            || (reasons.contains(Reasons::HW_SLOWDOWN) && !brake);
+        // HW_SLOWDOWN by itself is no reason: it goes with both, and with a GPU that changes its clocks.
+        let heat = reasons.intersects(Reasons::SW_THERMAL_SLOWDOWN | Reasons::HW_THERMAL_SLOWDOWN);
         // A GPU under full load keeps to its limit on power by its clock, and was measured so: only a limit that has
         // been lowered since takes something away.
         let capped = reasons.contains(Reasons::SW_POWER_CAP);
@@ -106,12 +105,13 @@ impl Gpu {
         if readings.clock.allowed.is_some() {
             return;
         }
-        // A clock that nothing holds back is low where nobody needs it, or on its way up.
+        // Without load a clock is low because nobody needs it, whatever holds it back; with it, maybe on its way up.
+        let busy = self.load.is_some_and(|load| load >= BUSY);
         let held = heat || brake || lowered;
-        if !held && self.load.is_some_and(|load| load >= BUSY) {
+        if busy && !held {
             seen.best = seen.best.max(self.clock);
         }
-        let allowed = if held { self.clock } else { seen.best };
+        let allowed = if busy && held { self.clock } else { seen.best };
         let [now, allowed, highest] = [self.clock, allowed, self.highest].map(|clock| clock.map(f64::from));
         readings.clock = Clock { now, allowed, highest };
     }
@@ -160,18 +160,29 @@ mod tests {
 
     #[test]
     fn heat_and_the_power_brake_are_told_apart() {
-        for reasons in [
-            Reasons::SW_THERMAL_SLOWDOWN,
-            Reasons::HW_THERMAL_SLOWDOWN | Reasons::HW_SLOWDOWN,
-            Reasons::HW_SLOWDOWN,
+        let slowed = Reasons::HW_SLOWDOWN;
+        for (reasons, heat, brake) in [
+            (Reasons::SW_THERMAL_SLOWDOWN, true, false),
+            (slowed | Reasons::HW_THERMAL_SLOWDOWN, true, false),
+            (slowed | Reasons::HW_POWER_BRAKE_SLOWDOWN, false, true),
+            (slowed, false, false),
         ] {
-            let hot = enter(&mut Seen::default(), 10, 990, reasons);
-            assert!(hot.heat.is_some() && hot.power_limit.is_none(), "{reasons:?}");
-            assert_eq!(hot.clock.allowed, Some(990.0), "whatever the load is");
+            let told = enter(&mut Seen::default(), 90, 990, reasons);
+            assert_eq!((told.heat.is_some(), told.power_limit.is_some()), (heat, brake), "{reasons:?}");
+            assert_eq!(told.clock.allowed, Some(990.0), "{reasons:?}");
         }
-        let reasons = Reasons::HW_SLOWDOWN | Reasons::HW_POWER_BRAKE_SLOWDOWN;
-        let braked = enter(&mut Seen::default(), 10, 990, reasons);
-        assert!(braked.heat.is_none() && braked.power_limit.is_some());
+    }
+
+    #[test]
+    fn an_idle_gpus_low_clock_is_no_loss_though_it_is_hot() {
+        let mut seen = Seen::default();
+        let hot = enter(&mut seen, 0, 345, Reasons::SW_THERMAL_SLOWDOWN);
+        assert_eq!((hot.heat.is_some(), hot.clock.allowed), (true, None));
+        enter(&mut seen, 97, 1755, Reasons::NONE);
+        let hot = enter(&mut seen, 0, 345, Reasons::SW_THERMAL_SLOWDOWN);
+        assert_eq!((hot.heat.is_some(), hot.clock.allowed), (true, Some(1755.0)));
+        let hot = enter(&mut seen, 97, 1200, Reasons::SW_THERMAL_SLOWDOWN);
+        assert_eq!(hot.clock.allowed, Some(1200.0));
     }
 
     #[test]
