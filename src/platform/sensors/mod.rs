@@ -119,7 +119,10 @@ impl Sensors {
     /// Reads them all.
     pub fn look(&mut self) -> Readings {
         let root = &self.root;
-        let heat = thermal::alert(root, &self.named.thermal_zones, self.unit);
+        let gpu = clocks::gpu(root, &self.named.gpu_clock);
+        // NVML knows the clock of one that is not.
+        let on_chip = gpu != Clock::default() || !self.named.gpu_clock.is_empty();
+        let heat = thermal::alert(root, &self.named.thermal_zones, self.unit, on_chip);
         let rails = power::rails(root, &self.named.power_rails);
         let mut readings = Readings {
             hottest: thermal::hottest(root, &self.named.thermal_zones),
@@ -130,7 +133,7 @@ impl Sensors {
         };
         match self.unit {
             Some(Unit::Gpu(_)) => {
-                readings.clock = clocks::gpu(root, &self.named.gpu_clock);
+                readings.clock = gpu;
                 readings.heat = heat;
                 let over_current = self.over_current.risen(power::over_current_events(root));
                 readings.power_limit = over_current.or_else(|| power::at_limit(&rails));

@@ -157,6 +157,25 @@ fn heat_is_what_the_kernel_or_a_trip_point_says() {
 }
 
 #[test]
+fn the_processors_heat_is_not_that_of_a_gpu_on_a_card() {
+    let machine = Machine::new(&[
+        (&format!("{ZONE}0/type"), "x86_pkg_temp"),
+        (&format!("{ZONE}0/temp"), "101000"),
+        (&format!("{ZONE}0/trip_point_0_type"), "passive"),
+        (&format!("{ZONE}0/trip_point_0_temp"), "95000"),
+        ("sys/class/thermal/cooling_device0/type", "soc-throttle-alert"),
+        ("sys/class/thermal/cooling_device0/cur_state", "1"),
+    ]);
+    let look = |unit| machine.sensors(Some(unit), Platform::default()).look();
+    assert_eq!(look(Unit::Gpu(0)).heat, None);
+    assert_eq!(look(Unit::Gpu(0)).hottest.expect("it is told").celsius, 101.0);
+    assert!(look(Unit::Cpu).heat.is_some());
+    // What the processors share with a GPU that is beside them on the chip slows both.
+    machine.set(&[(&format!("{GPU}/cur_freq"), "306000000")]);
+    assert_eq!(look(Unit::Gpu(0)).heat.as_deref(), Some("soc-throttle-alert"));
+}
+
+#[test]
 fn trip_points_that_firmware_left_empty_and_strangers_are_no_heat() {
     let machine = Machine::new(&[
         ("sys/class/thermal/thermal_zone0/type", "acpitz"),

@@ -25,12 +25,13 @@ pub(super) fn hottest(root: &Root, names: &[String]) -> Option<Zone> {
 }
 
 /// Why the unit is slowed down for heat, or about to be: the kernel says that it throttles, or a zone is at its trip
-/// point for it.
-pub(super) fn alert(root: &Root, names: &[String], unit: Option<Unit>) -> Option<String> {
+/// point for it. `on_chip`: a GPU beside the processors, on one chip with them.
+pub(super) fn alert(root: &Root, names: &[String], unit: Option<Unit>, on_chip: bool) -> Option<String> {
     let unit = unit?;
+    let concerns = |name: &str| concerns(unit, on_chip, name);
     let throttling = root.entries(FOLDER, "cooling_device").into_iter().find_map(|device| {
         let name = text(&device.join("type"))?;
-        let ours = name.to_lowercase().contains("throttle-alert") && concerns(unit, &name);
+        let ours = name.to_lowercase().contains("throttle-alert") && concerns(&name);
         (ours && number_within(&device.join("cur_state"), 1.0..=1e3).is_some()).then_some(name)
     });
     throttling.or_else(|| {
@@ -41,7 +42,7 @@ pub(super) fn alert(root: &Root, names: &[String], unit: Option<Unit>) -> Option
             } else {
                 is_named(&name, names)
             };
-            if !ours || !concerns(unit, &name) {
+            if !ours || !concerns(&name) {
                 return None;
             }
             let now = celsius(&zone.join("temp"), PLAUSIBLE)?;
@@ -70,12 +71,13 @@ fn is_named(name: &str, names: &[String]) -> bool {
     names.is_empty() || names.iter().any(|wanted| wanted.eq_ignore_ascii_case(name))
 }
 
-/// Whether heat there slows the unit down: a hot CPU does not slow the GPU.
-fn concerns(unit: Unit, name: &str) -> bool {
+/// Whether heat there slows the unit down: a hot CPU does not slow the GPU, but what both share does. A GPU that is not
+/// on the chip shares nothing.
+fn concerns(unit: Unit, on_chip: bool, name: &str) -> bool {
     let name = name.to_lowercase();
     let (cpu, gpu) = (name.contains("cpu"), name.contains("gpu"));
     match unit {
-        Unit::Gpu(_) => gpu || !cpu,
+        Unit::Gpu(_) => gpu || (on_chip && !cpu),
         Unit::Cpu => cpu || !gpu,
     }
 }
