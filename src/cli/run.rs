@@ -141,7 +141,7 @@ impl Run {
             pictures,
             copies: copies.clone(),
             supervised: Some(supervised(&board, &copies, guards.sign(&proof))),
-            sensors: Some(Sensors::new(&board, Path::new("/"))),
+            sensors: Some(sensors(&board)),
         };
         let ledger = guards.last.take().map(|last| last.begin(clock::now()));
         let ledger = guards::kept(&guards.service, ledger.transpose())?;
@@ -289,6 +289,21 @@ pub(super) fn refused(error: InferError, system: Exit) -> Failure {
         InferError::System(_) => system,
     };
     Failure::new(exit, error)
+}
+
+/// The machine's, and those of the GPU that the board names by CUDA's number.
+fn sensors(board: &Board) -> Sensors {
+    let sensors = Sensors::new(board, Path::new("/"));
+    #[cfg(feature = "tensorrt")]
+    if let BackendSpec::TensorRt { device, .. } = board.accelerator.backend {
+        match ocelli::infer::tensorrt::cuda::uuid(device) {
+            Ok(uuid) => return sensors.of_gpu(uuid),
+            Err(why) => {
+                log::warn!("sensors: GPU {device} is taken in the order of the bus: it has no UUID ({why})")
+            }
+        }
+    }
+    sensors
 }
 
 #[cfg(feature = "tensorrt")]

@@ -327,6 +327,11 @@ CALL(cuDeviceGetName, char *name, int length, int) {
     std::snprintf(name, static_cast<std::size_t>(length), "Stand-in");
     return FINE;
 }
+CALL(cuDeviceGetUuid, char *uuid, int) {
+    CHECK("cuDeviceGetUuid")
+    std::memcpy(uuid, "Stand-in's UUID.", 16);
+    return FINE;
+}
 CALL(cuDeviceGetAttribute, int *value, int attribute, int) {
     CHECK("cuDeviceGetAttribute")
     switch (attribute) {

@@ -2,7 +2,7 @@
 
 use super::build::{fails, inside, passes, tell};
 use super::rows;
-use ocelli::infer::tensorrt::cuda::Device;
+use ocelli::infer::tensorrt::cuda::{self, Device};
 use ocelli::model::{Channels, Element, Fit, Input, TensorLayout};
 
 fn input(element: Element, layout: TensorLayout, channels: Channels) -> Input {
@@ -24,6 +24,7 @@ fn input(element: Element, layout: TensorLayout, channels: Channels) -> Input {
 fn work() -> Result<(), String> {
     let device = Device::open(0).map_err(|why| why.to_string())?;
     assert!(device.integrated && device.capability == 87);
+    assert_eq!(cuda::uuid(0).map_err(|why| why.to_string())?, *b"Stand-in's UUID.");
     let noise = |_, bytes: &mut [u8]| {
         for (at, byte) in bytes.iter_mut().enumerate() {
             *byte = (at.wrapping_mul(2_654_435_761) >> 13) as u8;
@@ -49,6 +50,7 @@ fn on_the_stand_in() {
     let calls = [
         "cuInit",
         "cuDeviceGet",
+        "cuDeviceGetUuid",
         "cuDevicePrimaryCtxRetain",
         "cuDeviceGetAttribute",
         "cuCtxGetCurrent",

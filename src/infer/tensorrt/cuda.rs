@@ -100,6 +100,21 @@ impl Device {
     }
 }
 
+/// The UUID of the device of this number, which other libraries know it by: they count devices in other orders.
+///
+/// # Errors
+/// There is no driver or no such device.
+pub fn uuid(number: u16) -> Result<[u8; 16], CudaError> {
+    // SAFETY: this only opens the library, and closes it again.
+    if !unsafe { sys::is_culib_present() } {
+        return Err(DriverError(sys::CUresult::CUDA_ERROR_NO_DEVICE).into());
+    }
+    result::init()?;
+    let uuid = result::device::get_uuid(result::device::get(number.into())?)?;
+    // C's characters have a sign on some machines.
+    Ok(uuid.bytes.map(|byte| u8::from_ne_bytes(byte.to_ne_bytes())))
+}
+
 /// Makes a context the calling thread's, whatever failed before.
 pub(super) fn bind(context: &CudaContext) -> Result<(), CudaError> {
     // SAFETY: the context is there.

@@ -97,6 +97,13 @@ impl Sensors {
         Self::of(root, named, unit)
     }
 
+    /// The accelerator is the GPU with this UUID.
+    #[cfg(feature = "tensorrt")]
+    #[must_use]
+    pub fn of_gpu(self, uuid: [u8; 16]) -> Self {
+        Self { nvml: nvml::Nvml::of(uuid), ..self }
+    }
+
     fn of(root: &Path, named: Platform, unit: Option<Unit>) -> Self {
         Self {
             root: Root(root.to_owned()),

@@ -18,6 +18,8 @@ const BUSY: u32 = 50;
 #[derive(Debug, Default)]
 pub(super) struct Nvml {
     library: Option<nvml_wrapper::Nvml>,
+    /// What it calls the GPU, where CUDA told.
+    uuid: Option<String>,
     looks: u32,
     seen: Seen,
 }
@@ -44,8 +46,13 @@ struct Gpu {
 }
 
 impl Nvml {
-    /// Puts what it says of the GPU with this number (in the order of the bus; of one alone whatever the number is)
-    /// beside what sysfs says, which knows more of a Jetson.
+    /// Of the GPU with this UUID.
+    pub(super) fn of(uuid: [u8; 16]) -> Self {
+        Self { uuid: Some(name(uuid)), ..Self::default() }
+    }
+
+    /// Puts what it says of the GPU beside what sysfs says, which knows more of a Jetson. CUDA counts GPUs in an order
+    /// of its own, so that `number` (in the order of the bus; of one alone whatever it is) is for want of a UUID.
     pub(super) fn look(&mut self, number: u16, readings: &mut Readings) {
         if self.library.is_none() {
             if self.looks.is_multiple_of(TRY_EVERY) {
@@ -54,8 +61,18 @@ impl Nvml {
             self.looks = self.looks.wrapping_add(1);
         }
         let Some(library) = &self.library else { return };
-        let alone = library.device_count().is_ok_and(|count| count == 1);
-        match library.device_by_index(if alone { 0 } else { number.into() }) {
+        let found = match self.uuid.as_deref().map(|uuid| library.device_by_uuid(uuid)) {
+            Some(Err(why @ (NvmlError::NotFound | NvmlError::InvalidArg))) => {
+                let uuid = self.uuid.take().unwrap_or_default();
+                log::warn!(
+                    "sensors: NVML does not know {uuid} ({why}): its GPU {number} in the order of the bus is read"
+                );
+                by_number(library, number)
+            }
+            Some(found) => found,
+            None => by_number(library, number),
+        };
+        match found {
             Ok(device) => Gpu::of(&device).enter(&mut self.seen, readings),
             Err(NvmlError::GpuLost | NvmlError::DriverNotLoaded | NvmlError::Uninitialized) => {
                 self.library = None;
@@ -63,6 +80,23 @@ impl Nvml {
             Err(_) => {}
         }
     }
+}
+
+fn by_number(library: &nvml_wrapper::Nvml, number: u16) -> Result<Device<'_>, NvmlError> {
+    let alone = library.device_count().is_ok_and(|count| count == 1);
+    library.device_by_index(if alone { 0 } else { number.into() })
+}
+
+/// A UUID as NVML writes it.
+fn name(uuid: [u8; 16]) -> String {
+    let mut name = "GPU".to_owned();
+    for (at, byte) in uuid.iter().enumerate() {
+        if [0, 4, 6, 8, 10].contains(&at) {
+            name.push('-');
+        }
+        name.push_str(&format!("{byte:02x}"));
+    }
+    name
 }
 
 impl Gpu {
@@ -134,6 +168,13 @@ mod tests {
         let mut readings = Readings::default();
         gpu.enter(seen, &mut readings);
         readings
+    }
+
+    #[test]
+    fn a_uuid_is_named_as_nvidia_smi_does() {
+        let uuid =
+            [0x5a, 0x0f, 0x00, 0xd1, 0x12, 0x34, 0xab, 0xcd, 0x0e, 0xf0, 0x01, 0x02, 0x03, 0x04, 0x05, 0xff];
+        assert_eq!(name(uuid), "GPU-5a0f00d1-1234-abcd-0ef0-0102030405ff");
     }
 
     #[test]
