@@ -379,6 +379,8 @@ rust::Str nvinfer_file() noexcept { return NVINFER; }
 
 rust::Str parser_file() noexcept { return PARSER; }
 
+bool serves_capability(std::int32_t capability) noexcept { return serves(capability); }
+
 Device device(std::int32_t index) {
     void *const handle = dlopen("libcuda.so.1", RTLD_NOW | RTLD_GLOBAL);
     if (handle == nullptr) {

@@ -109,6 +109,8 @@ Version compiled_version() noexcept;
 // The files of the libraries that belong to these headers.
 rust::Str nvinfer_file() noexcept;
 rust::Str parser_file() noexcept;
+// Whether it can be used with devices of this compute capability (major * 10 + minor).
+bool serves_capability(std::int32_t capability) noexcept;
 // A CUDA device, asked of the driver.
 Device device(std::int32_t index);
 

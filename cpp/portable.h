@@ -71,6 +71,27 @@ inline bool set_level([[maybe_unused]] nvinfer1::IBuilderConfig &config, [[maybe
 #endif
 }
 
+// Whether it builds for devices of this compute capability, and runs on them. RTX knows a few; full TensorRT says so when
+// it builds.
+inline bool serves([[maybe_unused]] std::int32_t capability) {
+#if OCELLI_RTX
+    using Known = nvinfer1::ComputeCapability;
+    switch (static_cast<Known>(capability)) {
+    case Known::kSM75:
+    case Known::kSM80:
+    case Known::kSM86:
+    case Known::kSM89:
+    case Known::kSM120: return true;
+#if OCELLI_RTX >= 105
+    case Known::kSM121: return true;
+#endif
+    default: return false;
+    }
+#else
+    return true;
+#endif
+}
+
 // RTX builds for devices that are not there.
 inline bool set_capabilities([[maybe_unused]] nvinfer1::IBuilderConfig &config,
                              [[maybe_unused]] const std::int32_t *capabilities, [[maybe_unused]] std::int32_t count) {

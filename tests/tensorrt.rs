@@ -3,6 +3,10 @@
 #![cfg(feature = "tensorrt")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use ocelli::infer::tensorrt::Progress;
+use ocelli::infer::tensorrt::builder::{self, Request, Target};
+use ocelli::infer::tensorrt::library::Library;
+use ocelli::model::Model;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -187,6 +191,34 @@ fn plans_that_do_not_fit_are_refused_with_the_difference() {
     bench.engine("verify", &["--for", "8.6"]).is(0, &["whole"]);
 }
 
+/// What is built for the device here is what is built for its compute capability. There is none here, so its name and
+/// number are made up. Which TensorRT is meant is said to a process of its own.
+#[test]
+fn a_plan_for_the_device_here_is_for_its_compute_capability() {
+    const INSIDE: &str = "OCELLI_TEST_INSIDE";
+    if std::env::var_os(INSIDE).is_none() {
+        let test = "a_plan_for_the_device_here_is_for_its_compute_capability";
+        let mut inside = Command::new(std::env::current_exe().unwrap());
+        inside.args(["--exact", test, "--nocapture"]).env(INSIDE, "1");
+        inside.env("OCELLI_TENSORRT_LIBRARIES", format!("{ROOT}/assets/tensorrt/lib"));
+        Answer::of(&inside.output().unwrap()).is(0, &["1 passed"]);
+        return;
+    }
+    let library = Library::open().unwrap();
+    let model = Model::load(&Path::new(ROOT).join("tests/data/light_resnet50.toml"), "it").unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let plan = |target| {
+        let request = Request::of_board(target, 8, 1);
+        let silent = Progress::new(|_| ());
+        let (path, passport) =
+            builder::build(&library, None, &model, &request, folder.path(), "test", &silent).unwrap();
+        passport.plan(&path).unwrap()
+    };
+    let here = |capability| plan(Target::Here { device: "a device".into(), capability });
+    let elsewhere = |capability| plan(Target::Capabilities(vec![capability]));
+    assert!(here(86) == elsewhere(86) && here(120) == elsewhere(120) && here(86) != here(120));
+}
+
 /// A shared library of this source, as `file` in `folder`.
 fn library(folder: &Path, file: &str, source: &str) {
     let text = folder.join("library.c");
@@ -229,6 +261,14 @@ fn a_driver_that_fails_is_said() {
     let none =
         "int cuInit(unsigned flags) { return 0; } int cuDeviceGetCount(int *count) { *count = 0; return 0; }";
     driver(none, "there is no CUDA device number 0; there are 0");
+    let hopper = "int cuInit(unsigned flags) { return 0; } int cuDeviceGetCount(int *count) { *count = 1; return 0; }
+        int cuDeviceGet(int *device, int number) { *device = number; return 0; }
+        int cuDeviceGetName(char *name, int length, int device) { *name = 0; return 0; }
+        int cuDeviceGetAttribute(int *value, int what, int device) { *value = what == 75 ? 9 : 0; return 0; }";
+    driver(
+        hopper,
+        "TensorRT-RTX 1.7.1 does not serve devices of compute capability 9.0; full TensorRT does: install it",
+    );
 }
 
 #[test]
@@ -243,7 +283,9 @@ fn what_is_missing_on_this_machine_is_said() {
     bench.engine_with(named, "build", &["--for", "8.6"]).is(69, &gone);
     bench.engine("build", &["--for", "8.6", "--model", "that"]).is(64, &["the board has it"]);
     bench.engine("build", &["--for", "sm_86"]).is(64, &["a number like 8.9"]);
-    bench.engine("build", &["--for", "8.7"]).is(65, &["compute capabilit"]);
+    bench
+        .engine("build", &["--for", "8.6,8.7"])
+        .is(69, &["does not serve devices of compute capability 8.7"]);
     bench.engine("build", &["--for", "8.6", "--dla", "0"]).is(65, &["DLA"]);
     bench.engine("inspect", &[named]).is(66, &["there are no plans"]);
     // And a board that is to run says it in one sentence.

@@ -176,7 +176,7 @@ pub(super) mod tensorrt {
     use ocelli::infer::tensorrt::builder::{self, Request, Target};
     use ocelli::infer::tensorrt::cuda::Device;
     use ocelli::infer::tensorrt::golden;
-    use ocelli::infer::tensorrt::library::{self, Library};
+    use ocelli::infer::tensorrt::library::Library;
     use ocelli::infer::tensorrt::signature::Tensor;
     use ocelli::infer::tensorrt::{Progress, Step};
     use ocelli::model::Model;
@@ -214,7 +214,7 @@ pub(super) mod tensorrt {
             let library = Library::open().map_err(refused)?;
             let mut opened = None;
             let target = if which.capabilities.is_empty() {
-                let device = library::device(number).map_err(|why| {
+                let device = library.device(number).map_err(|why| {
                     let other =
                         if library.version().rtx { "; --for builds for devices elsewhere" } else { "" };
                     Failure::new(
@@ -228,6 +228,9 @@ pub(super) mod tensorrt {
                 let mut capabilities = which.capabilities.clone();
                 capabilities.sort_unstable();
                 capabilities.dedup();
+                for &capability in &capabilities {
+                    library.serves(capability).map_err(refused)?;
+                }
                 Target::Capabilities(capabilities)
             } else {
                 let message = format!("--for: {} builds for the device here only", library.version());

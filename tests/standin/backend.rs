@@ -120,7 +120,7 @@ impl Bench {
         ];
         let library = Library::open().map_err(|why| why.to_string())?;
         let device = Device::open(0).map_err(|why| why.to_string())?;
-        let target = Target::Here { device: "Stand-in".into(), capability: 87 };
+        let target = Target::Here { device: "Stand-in".into(), capability: 86 };
         let key = Request::of_board(target, MAX_BATCH, self.lanes).key(&library, &model);
         let path = folder.join(key.file());
         let mut passport = Passport::new(key, plan.as_bytes(), tensors, 1, 0.0, "the test".into());

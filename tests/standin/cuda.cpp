@@ -337,7 +337,7 @@ CALL(cuDeviceGetAttribute, int *value, int attribute, int) {
     switch (attribute) {
     case 18: *value = !asked("STANDIN_DEVICE"); break;  // integrated
     case 75: *value = 8; break;                         // compute capability
-    case 76: *value = 7; break;
+    case 76: *value = 6; break;
     case 99: *value = !asked("STANDIN_REGISTER"); break; // registers memory of the host
     default: *value = 0;
     }

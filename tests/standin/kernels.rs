@@ -23,7 +23,7 @@ fn input(element: Element, layout: TensorLayout, channels: Channels) -> Input {
 /// Pre-processes batches of two frames of every format, in memory that both sides see.
 fn work() -> Result<(), String> {
     let device = Device::open(0).map_err(|why| why.to_string())?;
-    assert!(device.integrated && device.capability == 87);
+    assert!(device.integrated && device.capability == 86);
     let noise = |_, bytes: &mut [u8]| {
         for (at, byte) in bytes.iter_mut().enumerate() {
             *byte = (at.wrapping_mul(2_654_435_761) >> 13) as u8;

@@ -5,7 +5,7 @@ use super::builder::{self, Request, Target};
 use super::cuda::{CudaError, Device};
 use super::golden::Pictures;
 use super::lane::{Lane, Plan};
-use super::library::{self, Library};
+use super::library::Library;
 use super::network::Network;
 use super::passport::Passport;
 use crate::infer::{Backend, Capabilities, InferError, fault};
@@ -91,10 +91,7 @@ impl TensorRt {
         waker: &Waker,
     ) -> Result<Self, InferError> {
         let library = Library::open()?;
-        let found = library::device(settings.device).map_err(|what| InferError::Unavailable {
-            what,
-            remedy: "see that nvidia-smi, or on a Jetson deviceQuery, finds the device".to_owned(),
-        })?;
+        let found = library.device(settings.device)?;
         let device = Device::open(settings.device)?;
         let max_batch = settings.max_batch.clamp(1, MAX_BATCH as u16);
         let target = Target::Here { device: found.name.clone(), capability: found.capability };

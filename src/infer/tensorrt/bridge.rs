@@ -71,7 +71,7 @@ pub mod ffi {
         quantized: bool,
         /// The DLA to build for, -1 for the GPU.
         dla_core: i32,
-        /// Compute capabilities (major * 10 + minor) to build for, where that can be chosen; none: this device's.
+        /// Compute capabilities (major * 10 + minor) to build for; none where that can't be chosen: this device's.
         capabilities: Vec<i32>,
         /// What was learned in earlier builds; may be empty.
         timing_cache: Vec<u8>,
@@ -103,6 +103,7 @@ pub mod ffi {
         fn compiled_version() -> Version;
         fn nvinfer_file() -> &'static str;
         fn parser_file() -> &'static str;
+        fn serves_capability(capability: i32) -> bool;
         fn device(index: i32) -> Result<Device>;
 
         fn open_library(nvinfer: &str, parser: &str) -> Result<UniquePtr<Library>>;

@@ -132,7 +132,9 @@ pub fn build(
         "timing-{}.cache",
         &sha256(format!("{} {}", key.tensorrt, key.device).as_bytes())[..12]
     ));
-    let options = options(model, request, key.profiles, &tensors, fs::read(&learned).unwrap_or_default());
+    let capabilities = if library.version().rtx { key.capabilities.clone() } else { Vec::new() };
+    let options =
+        options(model, request, key.profiles, capabilities, &tensors, fs::read(&learned).unwrap_or_default());
     let built = network.build(&options, progress).map_err(&bad)?;
     let path = folder.join(key.file());
     let seconds = begun.elapsed().as_secs_f64();
@@ -150,6 +152,7 @@ fn options(
     model: &Model,
     request: &Request,
     profiles: u32,
+    capabilities: Vec<i32>,
     tensors: &[Tensor],
     timing_cache: Vec<u8>,
 ) -> BuildOptions {
@@ -175,10 +178,7 @@ fn options(
         half: model.precision == "fp16",
         quantized: model.precision == "int8",
         dla_core: request.dla_core.map_or(-1, i32::from),
-        capabilities: match &request.target {
-            Target::Here { .. } => Vec::new(),
-            Target::Capabilities(capabilities) => capabilities.clone(),
-        },
+        capabilities,
         timing_cache,
     }
 }

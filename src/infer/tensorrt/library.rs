@@ -3,6 +3,7 @@
 
 use super::Version;
 use super::bridge::ffi;
+use super::passport::capabilities;
 use super::progress::Progress;
 use crate::infer::InferError;
 use std::env::var_os;
@@ -65,6 +66,39 @@ impl Library {
     #[must_use]
     pub fn version(&self) -> Version {
         self.0.version().into()
+    }
+
+    /// The CUDA device of this number, which this TensorRT can be used with.
+    ///
+    /// # Errors
+    /// There is no driver, it does not start, or it has no such device, or one that is not served.
+    pub fn device(&self, number: u16) -> Result<Device, InferError> {
+        let device = ffi::device(i32::from(number)).map_err(|why| InferError::Unavailable {
+            what: why.what().to_owned(),
+            remedy: "see that nvidia-smi, or on a Jetson deviceQuery, finds the device".to_owned(),
+        })?;
+        self.serves(device.capability)?;
+        Ok(device)
+    }
+
+    /// Whether devices of this compute capability are served.
+    ///
+    /// # Errors
+    /// They are not: what serves them.
+    pub fn serves(&self, capability: i32) -> Result<(), InferError> {
+        if ffi::serves_capability(capability) {
+            return Ok(());
+        }
+        Err(InferError::Unavailable {
+            what: format!(
+                "{} does not serve devices of compute capability {}",
+                self.version(),
+                capabilities(&[capability])
+            ),
+            remedy: "full TensorRT does: install it, and compile with its headers (OCELLI_TENSORRT_INCLUDE names their \
+                     folder)"
+                .to_owned(),
+        })
     }
 
     /// Reads a network; its external weights lie beside `path`.
@@ -232,12 +266,4 @@ impl Context {
     pub fn enqueue(&mut self, cuda_stream: u64) -> Result<(), Refused> {
         taken(self.context.pin_mut().enqueue(cuda_stream))
     }
-}
-
-/// The CUDA device of this number.
-///
-/// # Errors
-/// There is no driver, it does not start, or it has no such device.
-pub fn device(number: u16) -> Result<Device, String> {
-    ffi::device(i32::from(number)).map_err(|why| why.what().to_owned())
 }
