@@ -280,6 +280,7 @@ Built Network::build(const BuildOptions &options, [[maybe_unused]] const Progres
     if (options.dla_core >= 0 && !set_dla(*config, options.dla_core)) {
         fail("TensorRT-RTX can't build for a DLA");
     }
+    forbid_allocation(*config);
     const TimingCache cache(*config, options.timing_cache.data(), options.timing_cache.size());
     add_profiles(*builder, *config, options);
 #if OCELLI_PROGRESS
@@ -316,7 +317,10 @@ Engine::Engine(const Library &library, rust::Slice<const std::uint8_t> plan, std
     if (!engine) {
         fail(logger().reason("TensorRT does not take the plan"));
     }
+    contexts = std::make_unique<Contexts>(*engine);
 }
+
+Engine::~Engine() = default;
 
 rust::Vec<IoTensor> Engine::tensors() const {
     rust::Vec<IoTensor> tensors;
@@ -330,15 +334,27 @@ rust::Vec<IoTensor> Engine::tensors() const {
 
 std::uint64_t Engine::context_memory() const noexcept { return tensorrt::context_memory(*engine); }
 
-// --- A context.
+bool Engine::restore(rust::Slice<const std::uint8_t> compiled) noexcept {
+    return contexts->restore(compiled.data(), compiled.size());
+}
 
-Context::Context(const Engine &loaded) : engine(loaded.get()) {
+rust::Vec<std::uint8_t> Engine::compiled() const {
+    const auto bytes = contexts->compiled();
+    return bytes ? copied(*bytes) : rust::Vec<std::uint8_t>();
+}
+
+std::unique_ptr<nvinfer1::IExecutionContext> Engine::context() const {
     logger().reason("");
-    context.reset(bare_context(*engine));
+    std::unique_ptr<nvinfer1::IExecutionContext> context(contexts->make(*engine));
     if (!context) {
         fail(logger().reason("no execution context can be made"));
     }
+    return context;
 }
+
+// --- A context.
+
+Context::Context(const Engine &loaded) : engine(loaded.get()), context(loaded.context()) {}
 
 bool Context::select_profile(std::int32_t profile, std::uint64_t cuda_stream) noexcept {
     return context->setOptimizationProfileAsync(profile, reinterpret_cast<cudaStream_t>(cuda_stream));
@@ -365,6 +381,10 @@ rust::Vec<std::int64_t> Context::tensor_shape(std::size_t index) const {
 bool Context::set_address(std::size_t index, std::uint64_t address) noexcept {
     const char *name = engine->getIOTensorName(static_cast<std::int32_t>(index));
     return name != nullptr && context->setTensorAddress(name, reinterpret_cast<void *>(address));
+}
+
+bool Context::is_capturable(std::uint64_t cuda_stream) const noexcept {
+    return tensorrt::is_capturable(*context, reinterpret_cast<cudaStream_t>(cuda_stream));
 }
 
 bool Context::enqueue(std::uint64_t cuda_stream) noexcept {

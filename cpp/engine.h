@@ -26,6 +26,9 @@ struct BuildOptions;
 struct Built;
 struct Progress;
 
+// What differs between versions, cpp/portable.h.
+class Contexts;
+
 // An opened TensorRT. Stays open for the life of the process: what it started does not end before.
 class Library {
   public:
@@ -67,17 +70,24 @@ class Network {
 class Engine {
   public:
     Engine(const Library &library, rust::Slice<const std::uint8_t> plan, std::int32_t dla_core);
+    ~Engine();
 
     rust::Vec<IoTensor> tensors() const;
     // Bytes of device memory that a context works in.
     std::uint64_t context_memory() const noexcept;
+    // Takes over what contexts compiled at an earlier start. False if it is broken, or not for what is here.
+    bool restore(rust::Slice<const std::uint8_t> compiled) noexcept;
+    // What its contexts have compiled on the device, for later starts; empty where they compile nothing.
+    rust::Vec<std::uint8_t> compiled() const;
 
     nvinfer1::ICudaEngine *get() const noexcept { return engine.get(); }
+    std::unique_ptr<nvinfer1::IExecutionContext> context() const;
 
   private:
     // In the order of construction: an engine goes before its runtime.
     std::unique_ptr<nvinfer1::IRuntime> runtime;
     std::unique_ptr<nvinfer1::ICudaEngine> engine;
+    std::unique_ptr<Contexts> contexts;
 };
 
 // An execution context: one batch at a time, in memory that the caller gives it.
@@ -96,6 +106,8 @@ class Context {
     rust::Vec<std::int64_t> tensor_shape(std::size_t index) const;
     // Where the IO tensor `index` lies, as the device sees it.
     bool set_address(std::size_t index, std::uint64_t address) noexcept;
+    // Whether that work can be recorded from a CUDA stream, instead of being done.
+    bool is_capturable(std::uint64_t cuda_stream) const noexcept;
     // Puts the network's work into a CUDA stream.
     bool enqueue(std::uint64_t cuda_stream) noexcept;
 

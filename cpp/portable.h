@@ -165,12 +165,77 @@ inline std::uint64_t context_memory(const nvinfer1::ICudaEngine &engine) {
 #endif
 }
 
-// A context without scratch memory of its own: contexts that never run at once share a piece.
-inline nvinfer1::IExecutionContext *bare_context(nvinfer1::ICudaEngine &engine) {
-#if OCELLI_RTX || OCELLI_TENSORRT >= 1000
-    return engine.createExecutionContext(nvinfer1::ExecutionContextAllocationStrategy::kUSER_MANAGED);
+// An engine that never allocates on the device while it runs, and so can always be recorded as a graph; the others don't.
+inline void forbid_allocation([[maybe_unused]] nvinfer1::IBuilderConfig &config) {
+#if OCELLI_RTX >= 105
+    config.setFlag(nvinfer1::BuilderFlag::kREQUIRE_USER_ALLOCATION);
+#endif
+}
+
+// How the contexts of an engine are made: without scratch memory of their own, as contexts that never run at once share a
+// piece. RTX compiles kernels on the device, for each shape: here before the shape's first batch is run, as a recorded graph
+// would keep the slower ones that serve until then; and it keeps them in a cache for its next start.
+class Contexts {
+  public:
+    explicit Contexts([[maybe_unused]] nvinfer1::ICudaEngine &engine) {
+#if OCELLI_RTX
+        config.reset(engine.createRuntimeConfig());
+        if (config) {
+            using Strategy = nvinfer1::DynamicShapesKernelSpecializationStrategy;
+            config->setExecutionContextAllocationStrategy(nvinfer1::ExecutionContextAllocationStrategy::kUSER_MANAGED);
+            config->setDynamicShapesKernelSpecializationStrategy(Strategy::kEAGER);
+            cache.reset(config->createRuntimeCache());
+            ready = cache && config->setRuntimeCache(*cache);
+        }
+#endif
+    }
+
+    nvinfer1::IExecutionContext *make(nvinfer1::ICudaEngine &engine) const {
+#if OCELLI_RTX
+        return ready ? engine.createExecutionContext(config.get()) : nullptr;
+#elif OCELLI_TENSORRT >= 1000
+        return engine.createExecutionContext(nvinfer1::ExecutionContextAllocationStrategy::kUSER_MANAGED);
 #else
-    return engine.createExecutionContextWithoutDeviceMemory();
+        return engine.createExecutionContextWithoutDeviceMemory();
+#endif
+    }
+
+    // What was compiled at an earlier start; false if it is broken or not for what is here.
+    bool restore([[maybe_unused]] const void *bytes, [[maybe_unused]] std::size_t count) {
+#if OCELLI_RTX
+        return ready && cache->deserialize(bytes, count);
+#else
+        return false;
+#endif
+    }
+
+    // What was compiled so far; null where nothing is.
+    std::unique_ptr<nvinfer1::IHostMemory> compiled() const {
+        std::unique_ptr<nvinfer1::IHostMemory> bytes;
+#if OCELLI_RTX
+        if (ready) {
+            bytes.reset(cache->serialize());
+        }
+#endif
+        return bytes;
+    }
+
+#if OCELLI_RTX
+  private:
+    // In the order of construction: the cache goes last.
+    std::unique_ptr<nvinfer1::IRuntimeCache> cache;
+    std::unique_ptr<nvinfer1::IRuntimeConfig> config;
+    bool ready = false;
+#endif
+};
+
+// Whether its next batch can be recorded as a graph. Only RTX knows before it is tried.
+inline bool is_capturable([[maybe_unused]] const nvinfer1::IExecutionContext &context,
+                          [[maybe_unused]] cudaStream_t stream) {
+#if OCELLI_RTX >= 105
+    return context.isStreamCapturable(stream);
+#else
+    return true;
 #endif
 }
 

@@ -213,9 +213,14 @@ fn conforms_as_all_do() {
 fn conforms_where_work_can_not_be_recorded() {
     let test = "backend::conforms_where_work_can_not_be_recorded";
     if inside() {
-        return tell(conform("enqueueV3"));
+        let conforms = conform("enqueueV3");
+        let not_to_be_tried = std::env::var("STANDIN_FAIL").is_ok_and(|call| call == "isStreamCapturable");
+        assert_eq!(calls("cuStreamBeginCapture_v2") == 0, not_to_be_tried);
+        return tell(conforms);
     }
-    for call in ["cuStreamBeginCapture_v2", "cuStreamEndCapture", "cuGraphInstantiateWithFlags"] {
+    for call in
+        ["isStreamCapturable", "cuStreamBeginCapture_v2", "cuStreamEndCapture", "cuGraphInstantiateWithFlags"]
+    {
         for kind in &KINDS[..2] {
             passes(test, &[*kind, &[("STANDIN_FAIL", call)]].concat());
         }
@@ -232,6 +237,33 @@ fn what_fails_while_it_is_recorded_leaves_nothing_behind() {
     for call in ["cuLaunchKernel:2", "enqueueV3:2", "cuMemcpyDtoHAsync_v2:2"] {
         passes(test, &[("STANDIN_FAIL", call)]);
     }
+}
+
+/// What TensorRT-RTX compiles is compiled at the first start, before work is recorded, and kept for the next; what is
+/// broken is compiled anew.
+#[test]
+fn kernels_are_compiled_once_and_kept() {
+    on_all_kinds("backend::kernels_are_compiled_once_and_kept", || {
+        let bench = Bench::toy(2)?;
+        let kept = || {
+            let files = std::fs::read_dir(bench.folder.path()).unwrap().map(|entry| entry.unwrap().path());
+            files.filter(|path| path.extension().is_some_and(|end| end == "compiled")).collect::<Vec<_>>()
+        };
+        assert!(kept().is_empty());
+        let compiled_by_a_start = || {
+            let before = calls("compile");
+            works(bench.rig());
+            calls("compile") - before
+        };
+        assert_eq!(compiled_by_a_start(), c_int::from(MAX_BATCH));
+        let [file] = kept().try_into().unwrap();
+        let bytes = std::fs::read(&file).unwrap();
+        assert_eq!(compiled_by_a_start(), 0);
+        std::fs::write(&file, "no such thing").unwrap();
+        assert_eq!(compiled_by_a_start(), c_int::from(MAX_BATCH));
+        assert_eq!(std::fs::read(&file).unwrap(), bytes);
+        Ok(())
+    });
 }
 
 #[test]
@@ -432,6 +464,9 @@ fn every_call_that_fails_at_the_start_is_an_error() {
         "cuGraphLaunch",
         "createInferRuntime_INTERNAL",
         "deserializeCudaEngine",
+        "createRuntimeConfig",
+        "createRuntimeCache",
+        "setRuntimeCache",
         "createExecutionContext",
         "setOptimizationProfileAsync",
         "setInputShape",

@@ -115,7 +115,7 @@ fn absent(header: &str) -> String {
          std::fprintf(stderr, \"the stand-in has no %s\\n\", call);\n    std::abort();\n}\n\
          namespace nvinfer1 {\nusing namespace apiv;\n",
     );
-    for name in ["Runtime", "CudaEngine", "ExecutionContext"] {
+    for name in ["Runtime", "RuntimeConfig", "RuntimeCache", "HostMemory", "CudaEngine", "ExecutionContext"] {
         let _ = writeln!(text, "class Absent{name} : public V{name} {{\n  public:");
         for declaration in classes[name].split(';') {
             let Some((_, method)) = declaration.split_once("virtual ") else { continue };

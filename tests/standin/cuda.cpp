@@ -308,6 +308,10 @@ extern "C" char *standin_behind(u64 address, std::size_t bytes);
 extern "C" char *standin_behind(u64 address, std::size_t bytes) { return behind(address, bytes); }
 extern "C" void standin_put(Stream *stream, const std::function<int()> &work);
 extern "C" void standin_put(Stream *stream, const std::function<int()> &work) { stream->put(unless_lost(work)); }
+CALL(standin_records, Stream *stream) {
+    const std::lock_guard<std::mutex> lock(stream->mutex);
+    return stream->recording != nullptr;
+}
 
 // --- The driver.
 

@@ -1,6 +1,7 @@
 // A stand-in for TensorRT-RTX: engines that are small texts, and that answer, for each row, the largest of the input's
 // elements at every so many places. So answers name the row that they came from. Work goes into the other stand-in's
-// streams. What is called of TensorRT and is not here ends the process.
+// streams. What is called of TensorRT and is not here ends the process. For each batch size that its runtime cache does not
+// have, a context "compiles" at its first batch, which can't be recorded.
 #include "absent.h" // Made of NvInferImpl.h: every call ends the process.
 
 #include <algorithm>
@@ -8,6 +9,7 @@
 #include <cstring>
 #include <dlfcn.h>
 #include <functional>
+#include <set>
 #include <sstream>
 #include <string>
 #include <vector>
@@ -89,9 +91,70 @@ void write(char *memory, DataType type, std::size_t index, float value) {
     }
 }
 
+class HostMemory final : public IHostMemory, public AbsentHostMemory {
+  public:
+    explicit HostMemory(std::string of) : bytes(std::move(of)) { mImpl = this; }
+    void *data() const noexcept override { return const_cast<char *>(bytes.data()); }
+    std::size_t size() const noexcept override { return bytes.size(); }
+
+  private:
+    std::string bytes;
+};
+
+class RuntimeCache final : public IRuntimeCache, public AbsentRuntimeCache {
+  public:
+    RuntimeCache() { mImpl = this; }
+    IHostMemory *serialize() const noexcept override {
+        std::string text = "compiled";
+        for (const std::int64_t batch : batches) {
+            text += " " + std::to_string(batch);
+        }
+        return fails("serialize") ? nullptr : new HostMemory(text);
+    }
+    bool deserialize(const void *blob, std::size_t size) noexcept override {
+        std::istringstream text(std::string(static_cast<const char *>(blob), size));
+        std::string word;
+        if (!(text >> word) || word != "compiled") {
+            return false;
+        }
+        std::int64_t batch = 0;
+        while (text >> batch) {
+            batches.insert(batch);
+        }
+        return true;
+    }
+    bool has(std::int64_t batch) const { return batches.count(batch) != 0; }
+    void add(std::int64_t batch) { batches.insert(batch); }
+
+  private:
+    std::set<std::int64_t> batches;
+};
+
+class RuntimeConfig final : public IRuntimeConfig, public AbsentRuntimeConfig {
+  public:
+    RuntimeConfig() { mImpl = this; }
+    void setExecutionContextAllocationStrategy(ExecutionContextAllocationStrategy to) noexcept override {
+        bare = to == ExecutionContextAllocationStrategy::kUSER_MANAGED;
+    }
+    void setDynamicShapesKernelSpecializationStrategy(
+        DynamicShapesKernelSpecializationStrategy to) noexcept override {
+        eager = to == DynamicShapesKernelSpecializationStrategy::kEAGER;
+    }
+    IRuntimeCache *createRuntimeCache() const noexcept override {
+        return fails("createRuntimeCache") ? nullptr : new RuntimeCache;
+    }
+    bool setRuntimeCache(const IRuntimeCache &to) noexcept override {
+        cache = const_cast<RuntimeCache *>(static_cast<const RuntimeCache *>(&to));
+        return !fails("setRuntimeCache");
+    }
+
+    bool bare = false, eager = false;
+    RuntimeCache *cache = nullptr;
+};
+
 class Context final : public IExecutionContext, public AbsentExecutionContext {
   public:
-    explicit Context(const Plan &of) : plan(of), addresses(of.tensors.size()) {
+    Context(const Plan &of, RuntimeCache &into) : plan(of), addresses(of.tensors.size()), cache(into) {
         mImpl = this;
     }
     bool setOptimizationProfileAsync(std::int32_t profile, cudaStream_t stream) noexcept override {
@@ -121,12 +184,25 @@ class Context final : public IExecutionContext, public AbsentExecutionContext {
         if (fails("enqueueV3") || scratch == nullptr || batch < 1) {
             return false;
         }
+        const bool records = driver<int(cudaStream_t)>("standin_records")(stream) != 0;
+        if (records && (!capturable || !cache.has(batch))) {
+            return false;
+        }
+        if (!cache.has(batch)) {
+            fails("compile"); // Counts it.
+            cache.add(batch);
+        }
         const auto put = driver<void(cudaStream_t, const std::function<int()> &)>("standin_put");
         // As a captured launch: what is set now is what is used later.
         put(stream, [plan = plan, addresses = addresses, scratch = scratch, batch = batch] {
             return compute(plan, addresses, scratch, static_cast<std::size_t>(batch));
         });
         return true;
+    }
+
+    bool isStreamCapturable(cudaStream_t stream) const noexcept override {
+        capturable = stream != nullptr && !fails("isStreamCapturable");
+        return capturable;
     }
 
   private:
@@ -181,6 +257,8 @@ class Context final : public IExecutionContext, public AbsentExecutionContext {
 
     Plan plan;
     std::vector<void *> addresses;
+    RuntimeCache &cache;
+    mutable bool capturable = false; // Nothing is, before it was asked.
     void *scratch = nullptr;
     std::int64_t batch = -1;
 };
@@ -198,9 +276,13 @@ class Engine final : public ICudaEngine, public AbsentCudaEngine {
     DataType getTensorDataType(const char *name) const noexcept override { return find(name).type; }
     Dims getTensorShape(const char *name) const noexcept override { return find(name).dims; }
     std::int64_t getDeviceMemorySizeV2() const noexcept override { return static_cast<std::int64_t>(plan.scratch); }
-    IExecutionContext *createExecutionContext(ExecutionContextAllocationStrategy strategy) noexcept override {
-        const bool bare = strategy == ExecutionContextAllocationStrategy::kUSER_MANAGED;
-        return fails("createExecutionContext") || !bare ? nullptr : new Context(plan);
+    IRuntimeConfig *createRuntimeConfig() noexcept override {
+        return fails("createRuntimeConfig") ? nullptr : new RuntimeConfig;
+    }
+    IExecutionContext *createExecutionContextWithRuntimeConfig(IRuntimeConfig *config) noexcept override {
+        const auto &asked = *static_cast<RuntimeConfig *>(config);
+        const bool right = asked.bare && asked.eager && asked.cache != nullptr;
+        return fails("createExecutionContext") || !right ? nullptr : new Context(plan, *asked.cache);
     }
 
   private:

@@ -7,7 +7,7 @@ use super::golden::Pictures;
 use super::lane::{Lane, Plan};
 use super::library::Library;
 use super::network::Network;
-use super::passport::Passport;
+use super::passport::{Passport, write};
 use crate::infer::{Backend, Capabilities, InferError, fault};
 use crate::job::{Batch, BatchFault, MAX_BATCH};
 use crate::model::Model;
@@ -17,7 +17,8 @@ use crate::stats::Copies;
 use crate::time::Instant;
 use std::collections::VecDeque;
 use std::fmt;
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -98,12 +99,16 @@ impl TensorRt {
         let request = Request::of_board(target, max_batch, settings.lanes);
         let mut networks = Vec::new();
         let mut passports = Vec::new();
+        let mut kept = Vec::new();
         for model in models {
             let (plan, passport) = plan(settings, &library, &device, model, &request)?;
+            let compiled = Compiled::of(settings.cache.join(request.key(&library, model).file()));
             networks.push(
-                Network::load(&device, &library, model, &plan, max_batch).map_err(|what| bad(model, what))?,
+                Network::load(&device, &library, model, &plan, &compiled.bytes, max_batch)
+                    .map_err(|what| bad(model, what))?,
             );
             passports.push(passport);
+            kept.push(compiled);
         }
         let plan = Plan {
             device: device.clone(),
@@ -118,6 +123,9 @@ impl TensorRt {
             None => InferError::System(what),
         })?;
         let stopped = check(&device, models, &networks, &passports, &mut lanes)?;
+        for (network, kept) in networks.iter().zip(&kept) {
+            kept.renew(network);
+        }
         let capabilities = Capabilities {
             name: format!("{} on {}", library.version(), found.name),
             in_flight: lanes.len(),
@@ -142,6 +150,36 @@ impl TensorRt {
     fn lose(&mut self, why: CudaError) {
         let lost = || fault(format_args!("the device failed, and needs a new process: {why}"));
         self.gone.get_or_insert_with(lost);
+    }
+}
+
+/// What a plan's contexts compiled on this device at an earlier start: beside its plan, or where that would lie had it been
+/// built here.
+struct Compiled {
+    path: PathBuf,
+    bytes: Vec<u8>,
+}
+
+impl Compiled {
+    /// What is kept for the plan at this path; nothing at the first start.
+    fn of(plan: PathBuf) -> Self {
+        let path = plan.with_extension("compiled");
+        Self { bytes: fs::read(&path).unwrap_or_default(), path }
+    }
+
+    /// Keeps what there is now, where that is something else. Without it the next start takes longer, and no more.
+    fn renew(&self, network: &Network) {
+        let kept = match network.compiled() {
+            Ok(compiled) if compiled.is_empty() || compiled == self.bytes => Ok(()),
+            Ok(compiled) => write(&self.path, &compiled),
+            Err(why) => Err(why),
+        };
+        if let Err(why) = kept {
+            log::warn!(
+                "model {}: its compiled kernels can't be kept, so that every start compiles them: {why}",
+                network.id
+            );
+        }
     }
 }
 

@@ -116,6 +116,8 @@ pub mod ffi {
         fn load_engine(library: &Library, plan: &[u8], dla_core: i32) -> Result<UniquePtr<Engine>>;
         fn tensors(self: &Engine) -> Result<Vec<IoTensor>>;
         fn context_memory(self: &Engine) -> u64;
+        fn restore(self: Pin<&mut Engine>, compiled: &[u8]) -> bool;
+        fn compiled(self: &Engine) -> Result<Vec<u8>>;
 
         fn create_context(engine: &Engine) -> Result<UniquePtr<Context>>;
         /// # Safety
@@ -127,6 +129,7 @@ pub mod ffi {
         /// # Safety
         /// The address is one of the device's, and holds the tensor for as long as a batch is enqueued.
         unsafe fn set_address(self: Pin<&mut Context>, index: usize, address: u64) -> bool;
+        fn is_capturable(self: &Context, cuda_stream: u64) -> bool;
         fn enqueue(self: Pin<&mut Context>, cuda_stream: u64) -> bool;
     }
 }

@@ -65,7 +65,7 @@ fn open(
     plan: &[u8],
     max_batch: u16,
 ) -> Result<([Network; 1], Lane), String> {
-    let networks = [Network::load(device, library, model, plan, max_batch)?];
+    let networks = [Network::load(device, library, model, plan, &[], max_batch)?];
     let made = Plan {
         device: device.clone(),
         max_batch,

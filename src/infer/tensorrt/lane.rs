@@ -374,6 +374,9 @@ impl Program {
     /// Records its work.
     fn record(&mut self, network: &Network, memory: &Memory, stream: &Stream) -> Result<(), String> {
         let Self { size, context, .. } = self;
+        if !context.is_capturable(stream.handle()) {
+            return Err("TensorRT says that it can't be".to_owned());
+        }
         self.graph = Some(stream.record(|| put(network, context, *size, memory, stream))?);
         Ok(())
     }

@@ -177,6 +177,22 @@ impl Engine {
         self.0.context_memory()
     }
 
+    /// Takes over what contexts compiled on the device at an earlier start.
+    ///
+    /// # Errors
+    /// It is broken, or not for what is here; then contexts compile it anew.
+    pub fn restore(&mut self, compiled: &[u8]) -> Result<(), Refused> {
+        taken(self.0.pin_mut().restore(compiled))
+    }
+
+    /// What its contexts have compiled on the device, for later starts; empty where they compile nothing.
+    ///
+    /// # Errors
+    /// There is no memory for it.
+    pub fn compiled(&self) -> Result<Vec<u8>, String> {
+        self.0.compiled().map_err(|why| why.what().to_owned())
+    }
+
     /// A context of it, which has no memory to work in yet.
     ///
     /// # Errors
@@ -203,7 +219,7 @@ impl fmt::Debug for Context {
     }
 }
 
-/// TensorRT refused a call of a batch; its log says why.
+/// TensorRT refused a call; its log says why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refused;
 
@@ -257,6 +273,12 @@ impl Context {
     pub unsafe fn set_address(&mut self, index: usize, address: u64) -> Result<(), Refused> {
         // SAFETY: the caller's promise.
         taken(unsafe { self.context.pin_mut().set_address(index, address) })
+    }
+
+    /// Whether that work can be recorded from a CUDA stream, instead of being done.
+    #[must_use]
+    pub fn is_capturable(&self, cuda_stream: u64) -> bool {
+        self.context.is_capturable(cuda_stream)
     }
 
     /// Puts the network's work into a CUDA stream, and returns before it is done.

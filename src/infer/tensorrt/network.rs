@@ -69,7 +69,7 @@ impl Rows {
 }
 
 impl Network {
-    /// Loads a plan for batches of up to `max_batch`.
+    /// Loads a plan for batches of up to `max_batch`; `compiled` is what its contexts compiled at an earlier start.
     ///
     /// # Errors
     /// TensorRT does not take it, it is not as the manifest says, or the device has no kernels for its input.
@@ -78,10 +78,18 @@ impl Network {
         library: &Library,
         model: &Model,
         plan: &[u8],
+        compiled: &[u8],
         max_batch: u16,
     ) -> Result<Self, String> {
         device.bind().map_err(|why| why.to_string())?;
-        let engine = Arc::new(library.load(plan, None)?);
+        let mut engine = library.load(plan, None)?;
+        if !compiled.is_empty() && engine.restore(compiled).is_err() {
+            log::warn!(
+                "model {}: the kernels kept from an earlier start are broken, or of another device, driver or TensorRT: \
+                 they are compiled anew, which delays this start",
+                model.id
+            );
+        }
         let tensors = engine.tensors()?;
         let described: Vec<Tensor> = tensors.iter().cloned().map(Into::into).collect();
         let fixed = signature::check(&described, model)?;
@@ -108,7 +116,7 @@ impl Network {
             sizes,
             outputs,
             named,
-            engine,
+            engine: Arc::new(engine),
         };
         network.lay_out(&device.stream().map_err(|why| why.to_string())?)?;
         Ok(network)
@@ -168,6 +176,14 @@ impl Network {
     #[must_use]
     pub fn context_memory(&self) -> usize {
         usize::try_from(self.engine.context_memory()).unwrap_or(usize::MAX)
+    }
+
+    /// What its contexts have compiled on the device, for later starts; empty where they compile nothing.
+    ///
+    /// # Errors
+    /// There is no memory for it.
+    pub fn compiled(&self) -> Result<Vec<u8>, String> {
+        self.engine.compiled()
     }
 
     /// Bytes of the largest batch's input.
