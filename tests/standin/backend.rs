@@ -66,6 +66,13 @@ fn lose_device() {
     unsafe { std::mem::transmute::<*mut c_void, Lose>(symbol("standin_lose"))() };
 }
 
+/// From now on streams end with this number.
+fn give(status: c_int) {
+    type Give = unsafe extern "C" fn(c_int) -> c_int;
+    // SAFETY: as above.
+    unsafe { std::mem::transmute::<*mut c_void, Give>(symbol("standin_give"))(status) };
+}
+
 /// Device memory of its own: frames are uploaded.
 fn is_discrete() -> bool {
     std::env::var_os("STANDIN_DEVICE").is_some()
@@ -540,6 +547,21 @@ fn a_device_that_is_lost_fails_all_and_is_not_opened_again() {
         assert!(refused.fault.unwrap().as_str().contains("needs a new process"));
         let again = bench.open(&Arc::default(), &Waker::new()).unwrap_err().to_string();
         assert!(again.contains("719") || again.contains("told to fail"), "{again}");
+        Ok(())
+    });
+}
+
+#[test]
+fn an_error_that_only_a_newer_driver_has_is_told() {
+    on_all_kinds("backend::an_error_that_only_a_newer_driver_has_is_told", || {
+        for (number, says) in [(918, "error 918, refused by the stand-in"), (4321, "error 4321, no words")] {
+            let mut rig = Bench::toy(1)?.rig();
+            give(number);
+            rig.submit(&[1]);
+            let fault = rig.complete().fault.unwrap();
+            assert!(fault.as_str().contains(says), "{fault:?}");
+            give(0);
+        }
         Ok(())
     });
 }

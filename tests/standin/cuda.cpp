@@ -35,6 +35,7 @@ std::map<std::string, int> calls;
 std::string failing;
 int first_failing = 0, every_failing = 0;
 int lost = FINE; // sticky
+int given = FINE;
 
 bool asked(const char *name) {
     const char *value = std::getenv(name);
@@ -191,6 +192,11 @@ int lost_now() {
     return lost;
 }
 
+int given_now() {
+    const std::lock_guard<std::mutex> lock(guard);
+    return given == FINE ? lost : given;
+}
+
 // Work that is not done any more once the device is lost.
 Work unless_lost(Work work) {
     return [work] {
@@ -296,6 +302,12 @@ CALL(standin_hold, unsigned number, int held) {
     const std::lock_guard<std::mutex> lock(streams[number]->mutex);
     streams[number]->held = held != 0;
     streams[number]->changed.notify_all();
+    return FINE;
+}
+// Streams say that they have ended with this, whatever else is so.
+CALL(standin_give, int status) {
+    const std::lock_guard<std::mutex> lock(guard);
+    given = status;
     return FINE;
 }
 // The device fails, and nothing works any more.
@@ -429,7 +441,7 @@ CALL(cuStreamAddCallback, Stream *stream, void (*callback)(Stream *, int, void *
         return CAPTURING;
     }
     return stream->put([=] {
-        callback(stream, lost_now(), data);
+        callback(stream, given_now(), data);
         return FINE;
     });
 }
@@ -621,5 +633,5 @@ CALL(cuLaunchKernel, const void *function, unsigned grid_x, unsigned grid_y, uns
 }
 CALL(cuGetErrorString, int status, const char **text) {
     *text = status == FAILED ? "the stand-in was told to fail" : "refused by the stand-in";
-    return FINE;
+    return status > 999 ? INVALID : FINE;
 }

@@ -5,14 +5,41 @@ use super::stream::Stream;
 use crate::infer::InferError;
 use cudarc::driver::sys::{self, CUdevice_attribute as Attribute};
 use cudarc::driver::{CudaContext, DriverError, result};
+use std::ffi::{CStr, c_char};
 use std::fmt;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-/// Why the driver refused: its number, and its words.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("CUDA: {0}")]
-pub struct CudaError(#[from] DriverError);
+/// Why the driver refused: its number, which a driver that is newer than this program may have added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CudaError(pub(super) u32);
+
+impl From<DriverError> for CudaError {
+    fn from(error: DriverError) -> Self {
+        Self(error.0 as u32)
+    }
+}
+
+impl std::error::Error for CudaError {}
+
+impl fmt::Display for CudaError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let words = words(self.0).map_or("no words for it".into(), CStr::to_string_lossy);
+        write!(f, "CUDA: error {}, {words}", self.0)
+    }
+}
+
+/// The driver's words for one of its numbers, if it has any.
+fn words(number: u32) -> Option<&'static CStr> {
+    // As declared by the driver; cudarc's takes only numbers that it knows.
+    type Words = unsafe extern "C" fn(u32, *mut *const c_char) -> u32;
+    let mut text = std::ptr::null();
+    // SAFETY: there is a driver, as this came from it; the function has this type, and its texts stay.
+    unsafe {
+        let ask = sys::culib().get::<Words>(b"cuGetErrorString\0").ok()?;
+        (ask(number, &raw mut text) == 0 && !text.is_null()).then(|| CStr::from_ptr(text))
+    }
+}
 
 /// A CUDA device with its primary context, which TensorRT uses too.
 #[derive(Clone, Debug)]

@@ -81,6 +81,8 @@ impl Stream {
     pub unsafe fn signal(&self, signal: &Arc<Signal>) -> Result<(), CudaError> {
         signal.status.store(PENDING, Ordering::Relaxed);
         let data = Arc::as_ptr(signal).cast_mut().cast();
+        // SAFETY: only the driver calls it, and gives it a number of 32 bits.
+        let come = unsafe { std::mem::transmute::<Come, Callback>(come as Come) };
         // A host function would not be called after an error of the device; this is, with the error.
         // SAFETY: the caller keeps what `data` points to.
         Ok(unsafe { sys::cuStreamAddCallback(self.raw(), Some(come), data, 0) }.result()?)
@@ -237,23 +239,24 @@ impl Signal {
         match status {
             PENDING => None,
             0 => Some((at, Ok(()))),
-            failed => {
-                // SAFETY: `come` stored what was such a value.
-                let failed = unsafe { std::mem::transmute::<u32, CUresult>(failed) };
-                Some((at, Err(DriverError(failed).into())))
-            }
+            failed => Some((at, Err(CudaError(failed)))),
         }
     }
 }
+
+/// [`come`], and as cudarc declares it: with one of the numbers that it knows. A newer driver may have others, which are
+/// no values of an enumeration without them.
+type Come = unsafe extern "C" fn(sys::CUstream, u32, *mut c_void);
+type Callback = unsafe extern "C" fn(sys::CUstream, CUresult, *mut c_void);
 
 /// Called by the driver on a thread of its own, where calls to it are forbidden: a number, and a wake-up.
 ///
 /// # Safety
 /// `signal` is a [`Signal`].
-unsafe extern "C" fn come(_: sys::CUstream, status: CUresult, signal: *mut c_void) {
+unsafe extern "C" fn come(_: sys::CUstream, status: u32, signal: *mut c_void) {
     // SAFETY: whoever asked for the call keeps it.
     let signal = unsafe { &*signal.cast::<Signal>() };
     signal.at.store(clock::now().as_nanos(), Ordering::Relaxed);
-    signal.status.store(status as u32, Ordering::Release);
+    signal.status.store(status, Ordering::Release);
     signal.waker.wake();
 }
