@@ -100,6 +100,7 @@ const UNSAFE: &[&str] = &[
     "infer/tensorrt/library.rs",
     "infer/tensorrt/memory.rs",
     "infer/tensorrt/stream.rs",
+    "infer/tensorrt/upload.rs",
     "platform/exit.rs",
     "platform/watchdog_device.rs",
     "pool/mapping.rs",

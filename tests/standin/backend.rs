@@ -181,10 +181,12 @@ impl Bench {
 
 // --- The tests.
 
-/// Devices: with the host's memory, with their own, and those that can't have the host's registered.
-const KINDS: [&[(&str, &str)]; 4] = [
+/// Devices: with the host's memory, with their own, with a driver that uploads frames together, and those that can't have
+/// the host's registered.
+const KINDS: [&[(&str, &str)]; 5] = [
     &[],
     &[("STANDIN_DEVICE", "discrete")],
+    &[("STANDIN_DEVICE", "discrete"), ("STANDIN_DRIVER", "new")],
     &[("STANDIN_REGISTER", "no")],
     &[("STANDIN_DEVICE", "discrete"), ("STANDIN_REGISTER", "no")],
 ];
@@ -269,6 +271,40 @@ fn kernels_are_compiled_once_and_kept() {
         std::fs::write(&file, "no such thing").unwrap();
         assert_eq!(compiled_by_a_start(), c_int::from(MAX_BATCH));
         assert_eq!(std::fs::read(&file).unwrap(), bytes);
+        Ok(())
+    });
+}
+
+/// A driver may put off until the first call what makes it: after the start no call is a first one. Memory to copy frames to
+/// is there only where some can't be registered.
+#[test]
+fn a_batch_calls_nothing_that_the_start_has_not() {
+    on_all_kinds("backend::a_batch_calls_nothing_that_the_start_has_not", || {
+        let bench = Bench::toy(1)?;
+        let waker = Waker::new();
+        let per_batch = [
+            "cuMemcpyHtoDAsync_v2",
+            "cuMemcpyBatchAsync",
+            "cuEventRecord",
+            "cuStreamWaitEvent",
+            "cuGraphLaunch",
+            "cuStreamAddCallback",
+        ];
+        let unopened = per_batch.map(calls);
+        let backend = bench.open(&Arc::default(), &waker).map_err(|why| why.to_string())?;
+        let opened = per_batch.map(calls);
+        let pinned = calls("cuMemHostAlloc");
+        let mut rig = rig(|_| Box::new(backend));
+        let staged = calls("cuMemHostAlloc") - pinned;
+        assert_eq!(staged, c_int::from(std::env::var_os("STANDIN_REGISTER").is_some()));
+        rig.waker = waker;
+        rig.waker.attach();
+        rig.submit(&[1, 2, 3]);
+        assert_eq!(rig.complete().fault, None);
+        for ((call, unopened), opened) in per_batch.into_iter().zip(unopened).zip(opened) {
+            assert!(calls(call) == opened || opened > unopened, "{call}");
+        }
+        assert_eq!(calls("cuMemHostAlloc") - pinned, staged);
         Ok(())
     });
 }
@@ -401,12 +437,19 @@ fn copies_are_made_and_counted_only_where_frames_can_not_be_seen() {
         let copies: Arc<Copies> = Arc::default();
         let mut rig = rig(|waker| Box::new(bench.open(&copies, waker).unwrap()));
         rig.waker.attach();
-        let uploads = calls("cuMemcpyHtoDAsync_v2");
+        let uploads = || (calls("cuMemcpyHtoDAsync_v2"), calls("cuMemcpyBatchAsync"));
+        let before = uploads();
         rig.submit(&[1, 2, 3]);
         assert_eq!(rig.complete().fault, None);
         let copied = if std::env::var_os("STANDIN_REGISTER").is_some() { 3 * 48 } else { 0 };
         assert_eq!(copies.bytes(CopyStage::Accelerator), copied);
-        assert_eq!(calls("cuMemcpyHtoDAsync_v2") - uploads, if is_discrete() { 3 } else { 0 });
+        let is_new = std::env::var_os("STANDIN_DRIVER").is_some();
+        let expected = match (is_discrete(), is_new) {
+            (false, _) => (0, 0),
+            (true, false) => (3, 0),
+            (true, true) => (0, 1),
+        };
+        assert_eq!((uploads().0 - before.0, uploads().1 - before.1), expected);
         Ok(())
     });
 }
@@ -518,6 +561,8 @@ fn every_call_that_fails_later_is_one_batchs_fault() {
     for call in calls {
         fails(test, &[discrete, ("CALL", call)], &["1 faults: CUDA"]);
     }
+    // What uploads frames together is done without.
+    passes(test, &[discrete, ("STANDIN_DRIVER", "new"), ("CALL", "cuMemcpyBatchAsync")]);
     // Where work is not recorded, there are more.
     let unrecorded = ("STANDIN_FAIL", "cuStreamBeginCapture_v2");
     for call in ["cuLaunchKernel", "enqueueV3", "cuMemcpyDtoHAsync_v2"] {

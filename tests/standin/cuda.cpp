@@ -4,7 +4,7 @@
 // them up.
 //
 // STANDIN_FAIL=CALL makes a call fail always, CALL:N its N-th time. STANDIN_DEVICE=discrete has memory of its own;
-// STANDIN_REGISTER=no can't register the host's. What begins with standin_ is for tests.
+// STANDIN_REGISTER=no can't register the host's; STANDIN_DRIVER=new copies many things with one call. What begins with standin_ is for tests.
 #include "../../cpp/kernels/preprocess.h"
 
 #include <condition_variable>
@@ -328,6 +328,11 @@ CALL(standin_records, Stream *stream) {
 // --- The driver.
 
 CALL(cuInit, unsigned) { CHECK("cuInit") return FINE; }
+CALL(cuDriverGetVersion, int *version) {
+    CHECK("cuDriverGetVersion")
+    *version = asked("STANDIN_DRIVER") ? 13000 : 12060;
+    return FINE;
+}
 CALL(cuDeviceGetCount, int *count) {
     CHECK("cuDeviceGetCount")
     *count = 1;
@@ -581,6 +586,35 @@ CALL(cuMemcpyHtoDAsync_v2, u64 to, const void *from, std::size_t bytes, Stream *
         std::memcpy(at, from, bytes);
         return FINE;
     }));
+}
+// As it is since CUDA 12.8.
+struct Attributes {
+    int order, source_hint[2], target_hint[2];
+    unsigned flags;
+};
+CALL(cuMemcpyBatchAsync, const u64 *to, const u64 *from, const std::size_t *bytes, std::size_t count,
+     const Attributes *attributes, const std::size_t *firsts, std::size_t attribute_count, std::size_t *, Stream *stream) {
+    CHECK("cuMemcpyBatchAsync")
+    if (!asked("STANDIN_DRIVER") || attribute_count != 1 || firsts[0] != 0 || attributes->order != 1) {
+        return INVALID;
+    }
+    for (std::size_t index = 0; index < count; ++index) {
+        const auto *source = reinterpret_cast<const void *>(from[index]);
+        const u64 target = to[index];
+        const std::size_t size = bytes[index];
+        if (!is_locked(source, size) || size == 0) {
+            return INVALID;
+        }
+        stream->put(unless_lost([=] {
+            char *at = behind(target, size);
+            if (at == nullptr || !is_locked(source, size)) {
+                return ILLEGAL_ADDRESS;
+            }
+            std::memcpy(at, source, size);
+            return FINE;
+        }));
+    }
+    return FINE;
 }
 CALL(cuMemcpyDtoHAsync_v2, void *to, u64 from, std::size_t bytes, Stream *stream) {
     CHECK("cuMemcpyDtoHAsync_v2")

@@ -6,6 +6,7 @@ use super::cuda::{CudaError, Device};
 use super::golden::Pictures;
 use super::lane::{Lane, Plan};
 use super::library::Library;
+use super::memory::Staging;
 use super::network::Network;
 use super::passport::{Passport, write};
 use crate::infer::{Backend, Capabilities, InferError, fault};
@@ -72,6 +73,7 @@ pub struct TensorRt {
     /// Which lane has each batch in flight, in order of submission; capacity fixed at start.
     order: VecDeque<usize>,
     device: Device,
+    staging: Arc<Staging>,
     /// The device has failed: nothing works any more in this process.
     gone: Option<BatchFault>,
     /// When a batch that nobody wakes for was looked at.
@@ -110,14 +112,17 @@ impl TensorRt {
             passports.push(passport);
             kept.push(compiled);
         }
+        let lanes = settings.lanes.max(1);
+        let staging =
+            Staging::new(&device, usize::from(lanes) * usize::from(max_batch), settings.frame_bytes);
         let plan = Plan {
             device: device.clone(),
             max_batch,
-            frame_bytes: settings.frame_bytes,
+            staging: staging.clone(),
             shares_profiles: library.version().shares_profiles(),
             copies: copies.clone(),
         };
-        let lanes = (0..settings.lanes.max(1)).map(|number| Lane::new(&plan, &networks, number, waker));
+        let lanes = (0..lanes).map(|number| Lane::new(&plan, &networks, number, waker));
         let mut lanes = lanes.collect::<Result<Vec<_>, _>>().map_err(|(model, what)| match model {
             Some(index) => bad(&models[index], what),
             None => InferError::System(what),
@@ -142,6 +147,7 @@ impl TensorRt {
             networks,
             stopped,
             device,
+            staging,
             gone: None,
             looked: Instant::default(),
         })
@@ -303,6 +309,6 @@ impl Backend<FrameRef> for TensorRt {
     }
 
     fn reader(&self) -> Option<Arc<dyn Reader>> {
-        Some(Arc::new(self.device.clone()))
+        Some(self.staging.clone())
     }
 }

@@ -158,7 +158,7 @@ pub struct Pinned {
 
 // SAFETY: the memory belongs to this value and is bound to no thread.
 unsafe impl Send for Pinned {}
-// SAFETY: shared references only read it.
+// SAFETY: shared references only read it; what writes through [`Pinned::at`] says who else does not.
 unsafe impl Sync for Pinned {}
 
 impl fmt::Debug for Pinned {
@@ -174,7 +174,7 @@ impl Pinned {
         self.address
     }
 
-    /// The byte at `offset`, for the device to write to.
+    /// The byte at `offset`, for the device or who has its place alone to write to.
     pub(super) fn at(&self, offset: usize) -> *mut u8 {
         debug_assert!(offset <= self.bytes);
         // SAFETY: within the allocation, or its end.

@@ -7,6 +7,7 @@ use super::cuda::{Device, Pinned};
 use super::kernels::Frame;
 use super::lane::{Lane, Plan};
 use super::library::Library;
+use super::memory::Staging;
 use super::network::Network;
 use super::passport::Golden;
 use crate::image::{ImageLayout, PixelFormat};
@@ -69,7 +70,7 @@ fn open(
     let made = Plan {
         device: device.clone(),
         max_batch,
-        frame_bytes: 0,
+        staging: Staging::new(device, 0, 0),
         shares_profiles: library.version().shares_profiles(),
         copies: Arc::default(),
     };

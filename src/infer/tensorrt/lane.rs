@@ -11,9 +11,10 @@
 use super::cuda::{CudaError, Device, Pinned};
 use super::kernels::{FRAME_BYTES, Frame};
 use super::library::Context;
-use super::memory::DeviceMemory;
-use super::network::{ALIGNMENT, Network, Rows};
-use super::stream::{Event, Graph, Signal, Stream};
+use super::memory::{DeviceMemory, Staging};
+use super::network::{Network, Rows};
+use super::stream::{Graph, Signal, Stream};
+use super::upload::Upload;
 use crate::infer::fault;
 use crate::job::{Batch, BatchFault, Tensor};
 use crate::platform::Waker;
@@ -30,8 +31,8 @@ pub struct Plan {
     pub device: Device,
     /// Most jobs in a batch.
     pub max_batch: u16,
-    /// Bytes of the largest frame that is copied for the device.
-    pub frame_bytes: usize,
+    /// How it sees frames.
+    pub staging: Arc<Staging>,
     /// Contexts of one engine can share its optimization profile.
     pub shares_profiles: bool,
     /// Counts what is copied.
@@ -50,10 +51,9 @@ pub struct Lane {
     stream: Stream,
     /// Discrete devices: frames go to them first.
     upload: Option<Upload>,
-    /// Frames that the device can't see, on the host.
-    copied: Pinned,
-    /// Bytes from one frame to the next, there and in `upload`.
-    pitch: usize,
+    staging: Arc<Staging>,
+    /// The first of its places there.
+    first: usize,
     copies: Arc<Copies>,
     signal: Arc<Signal>,
     batch: Option<Box<Batch<FrameRef>>>,
@@ -72,13 +72,6 @@ struct Memory {
     answers: Pinned,
     /// Shared by all contexts: one works at a time.
     scratch: DeviceMemory,
-}
-
-#[derive(Debug)]
-struct Upload {
-    stream: Stream,
-    done: Event,
-    frames: DeviceMemory,
 }
 
 /// The work of one batch size.
@@ -100,17 +93,13 @@ impl Lane {
         number: u16,
         waker: &Waker,
     ) -> Result<Self, (Option<usize>, String)> {
-        let Plan { device, max_batch, frame_bytes, .. } = plan;
+        let Plan { device, max_batch, staging, .. } = plan;
         let said = |why: CudaError| (None, format!("no lane on the device: {why}"));
         let most = |bytes: fn(&Network) -> usize| networks.iter().map(bytes).max().unwrap_or(0);
         let batch = usize::from(*max_batch);
-        let pitch = frame_bytes.next_multiple_of(ALIGNMENT);
         let stream = device.stream().map_err(said)?;
-        let upload = |_: ()| {
-            let stream = device.stream()?;
-            Ok(Upload { done: Event::new(&stream)?, frames: device.memory(batch * pitch)?, stream })
-        };
-        let upload = (!device.integrated).then_some(()).map(upload).transpose().map_err(said)?;
+        let upload = (!device.integrated).then(|| Upload::new(device, batch, staging.pitch()));
+        let upload = upload.transpose().map_err(said)?;
         let memory = Memory {
             frames: device.pinned(batch * FRAME_BYTES).map_err(said)?,
             input: device.memory(most(Network::input_bytes)).map_err(said)?,
@@ -123,8 +112,8 @@ impl Lane {
             memory,
             stream,
             upload,
-            copied: device.pinned(batch * pitch).map_err(said)?,
-            pitch,
+            staging: staging.clone(),
+            first: usize::from(number) * batch,
             copies: plan.copies.clone(),
             signal: Signal::new(waker.clone()),
             batch: None,
@@ -149,13 +138,11 @@ impl Lane {
             let mut program = Program::new(network, profile, size, &self.memory, &self.stream)?;
             let said = |why: String| format!("it can't run a batch of {size}: {why}");
             // What a context has put off until its first batch must not be recorded.
-            program.run(network, &self.memory, &self.stream).map_err(said)?;
-            self.stream.synchronize().map_err(|why| said(why.to_string()))?;
+            self.rehearse(network, &mut program).map_err(said)?;
             if let Err(why) = program.record(network, &self.memory, &self.stream) {
                 unrecorded.get_or_insert(why);
             }
-            program.run(network, &self.memory, &self.stream).map_err(said)?;
-            self.stream.synchronize().map_err(|why| said(why.to_string()))?;
+            self.rehearse(network, &mut program).map_err(said)?;
             programs.push(program);
         }
         if let Some(why) = unrecorded {
@@ -166,6 +153,26 @@ impl Lane {
             );
         }
         Ok(programs)
+    }
+
+    /// Runs a program as batches are, from the upload to the signal: what the driver puts off until it is asked for the
+    /// first time is then not put off until a frame waits for it.
+    fn rehearse(&mut self, network: &Network, program: &mut Program) -> Result<(), String> {
+        if let Some(upload) = &mut self.upload {
+            let bytes = self.memory.frames.bytes();
+            let some = &bytes[..bytes.len().min(self.staging.pitch())];
+            for index in (0..usize::from(program.size)).filter(|_| !some.is_empty()) {
+                // SAFETY: the lane keeps them, and waits for its streams.
+                unsafe { upload.add(index, some) };
+            }
+        }
+        let put = program.start(network, &self.memory, self.upload.as_mut(), &self.stream, &self.signal);
+        self.stream.synchronize().map_err(|why| why.to_string())?;
+        put?;
+        match self.signal.given() {
+            Some((_, ended)) => ended.map_err(|why| why.to_string()),
+            None => Err("the driver does not tell its end".to_owned()),
+        }
     }
 
     /// Whether it has no batch.
@@ -188,58 +195,42 @@ impl Lane {
     }
 
     fn put(&mut self, network: &Network, batch: &Batch<FrameRef>) -> Result<(), String> {
-        let said = |why: CudaError| why.to_string();
-        let mut uploaded = false;
         self.unusable = 0;
         for (index, job) in batch.jobs.iter().enumerate() {
-            let seen = self.show(network, index, &job.payload, &mut uploaded).map_err(said)?;
+            let seen = self.show(network, index, &job.payload);
             if seen.is_none() {
                 self.unusable |= 1 << index;
             }
             self.describe(index, &seen.unwrap_or_default());
         }
-        if let Some(upload) = self.upload.as_ref().filter(|_| uploaded) {
-            upload.done.mark(&upload.stream).map_err(said)?;
-            self.stream.wait_for(&upload.done).map_err(said)?;
-        }
         let programs = &mut self.programs[batch.model.index()];
         let program = programs.iter_mut().find(|program| usize::from(program.size) == batch.jobs.len());
         let program = program.ok_or("there is no program for it")?;
-        program.run(network, &self.memory, &self.stream)?;
-        // SAFETY: the signal is kept until the lane's end, which waits for the stream.
-        unsafe { self.stream.signal(&self.signal) }.map_err(said)
+        program.start(network, &self.memory, self.upload.as_mut(), &self.stream, &self.signal)
     }
 
     /// A frame, as the kernels read it; `None` where they can't.
-    fn show(
-        &mut self,
-        network: &Network,
-        index: usize,
-        frame: &FrameRef,
-        uploaded: &mut bool,
-    ) -> Result<Option<Frame>, CudaError> {
+    fn show(&mut self, network: &Network, index: usize, frame: &FrameRef) -> Option<Frame> {
         let (layout, seen) = (frame.layout(), frame.device_address());
         let at = |address: u64| Frame::new(layout, address, &network.input);
         let bytes = layout.extent().unwrap_or(usize::MAX);
-        if bytes > self.pitch || (seen.is_some() && self.upload.is_none()) {
+        if bytes > self.staging.pitch() || (seen.is_some() && self.upload.is_none()) {
             // In place; over the bus, where it is larger than what was expected.
-            return Ok(seen.and_then(at));
+            return seen.and_then(at);
         }
-        let place = index * self.pitch;
-        let pixels = if seen.is_some() {
-            &frame.bytes()[..bytes]
-        } else {
-            let copy = &mut self.copied.bytes_mut()[place..][..bytes];
-            copy.copy_from_slice(&frame.bytes()[..bytes]);
-            self.copies.count(CopyStage::Accelerator, bytes);
-            copy
+        let pixels = &frame.bytes()[..bytes];
+        let (pixels, address) = match seen {
+            Some(address) => (pixels, address),
+            None => {
+                // SAFETY: the place is this lane's, and its batch before is done.
+                let copied = unsafe { self.staging.copy(self.first + index, pixels) }?;
+                self.copies.count(CopyStage::Accelerator, bytes);
+                copied
+            }
         };
-        let Some(upload) = &self.upload else { return Ok(at(self.copied.address() + place as u64)) };
-        let to = upload.frames.address() + place as u64;
-        *uploaded = true;
-        // SAFETY: the batch keeps the frame, and the lane its memory, until the stream is done with them.
-        unsafe { upload.stream.copy_in(pixels, to) }?;
-        Ok(at(to))
+        // SAFETY: the batch keeps the frame, and the lane its copy, until the stream is done with them.
+        let uploaded = self.upload.as_mut().map(|upload| unsafe { upload.add(index, pixels) });
+        at(uploaded.unwrap_or(address))
     }
 
     fn describe(&mut self, index: usize, frame: &Frame) {
@@ -279,7 +270,7 @@ impl Lane {
 
     /// Whether nothing that was put into its streams is still to be done.
     fn is_at_rest(&self) -> Result<bool, CudaError> {
-        let uploaded = self.upload.as_ref().map_or(Ok(true), |upload| upload.stream.is_idle())?;
+        let uploaded = self.upload.as_ref().map_or(Ok(true), Upload::is_idle)?;
         Ok(self.stream.is_idle()? && uploaded)
     }
 
@@ -333,7 +324,7 @@ impl Lane {
 impl Drop for Lane {
     fn drop(&mut self) {
         let waited = self.stream.synchronize();
-        let uploaded = self.upload.as_ref().map_or(Ok(()), |upload| upload.stream.synchronize());
+        let uploaded = self.upload.as_ref().map_or(Ok(()), Upload::synchronize);
         if waited.and(uploaded).is_err() {
             KEPT.lock().unwrap_or_else(PoisonError::into_inner).push(self.signal.clone());
         }
@@ -360,6 +351,22 @@ impl Program {
             })?;
         }
         Ok(Self { size, graph: None, context })
+    }
+
+    /// Puts all of a batch into the stream: its work behind what was noted for upload, and the signal behind that.
+    fn start(
+        &mut self,
+        network: &Network,
+        memory: &Memory,
+        upload: Option<&mut Upload>,
+        stream: &Stream,
+        signal: &Arc<Signal>,
+    ) -> Result<(), String> {
+        let said = |why: CudaError| why.to_string();
+        upload.map_or(Ok(()), |upload| upload.send(stream)).map_err(said)?;
+        self.run(network, memory, stream)?;
+        // SAFETY: the signal is kept until the lane's end, which waits for the stream.
+        unsafe { stream.signal(signal) }.map_err(said)
     }
 
     /// Puts its work into the stream.

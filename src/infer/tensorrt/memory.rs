@@ -1,12 +1,13 @@
 //! Memory that the device reads: its own, and the pool's, which is registered with it.
 #![allow(unsafe_code, reason = "the driver's interface")]
 
-use super::cuda::{CudaError, Device, bind};
+use super::cuda::{CudaError, Device, Pinned, bind};
+use super::network::ALIGNMENT;
 use crate::pool::Reader;
 use cudarc::driver::{CudaContext, result, sys};
 use std::fmt;
 use std::ptr::NonNull;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// Memory of the device.
 pub struct DeviceMemory {
@@ -74,22 +75,80 @@ impl Device {
         }
         Ok(address)
     }
-}
-
-/// The device reads the pool's memory where it lies, once that is registered. It stays cached by the CPU, and remains
-/// what it was: drivers of cameras may write into it.
-impl Reader for Device {
-    fn admit(&self, start: NonNull<u8>, bytes: usize) -> Result<u64, String> {
-        if !self.registers {
-            return Err("the device can't register memory of the host".to_owned());
-        }
-        self.register(start, bytes).map_err(|why| format!("registering {} KiB: {why}", bytes >> 10))
-    }
 
     fn dismiss(&self, start: NonNull<u8>) {
         if self.bind().is_ok() {
             // SAFETY: registered in `register`, dismissed once, and no batch reads it any more.
             let _ = unsafe { sys::cuMemHostUnregister(start.as_ptr().cast()) };
         }
+    }
+}
+
+/// The pool's memory as the device reads it: where it lies, once that is registered. It stays cached by the CPU, and
+/// remains what it was: drivers of cameras may write into it. Frames in memory that can't be registered are copied to
+/// places here, which are made when the first such memory turns up, while a source is opened.
+#[derive(Debug)]
+pub struct Staging {
+    device: Device,
+    places: usize,
+    pitch: usize,
+    memory: OnceLock<Option<Pinned>>,
+}
+
+impl Staging {
+    /// With so many places for frames of up to so many bytes.
+    #[must_use]
+    pub fn new(device: &Device, places: usize, frame_bytes: usize) -> Arc<Self> {
+        let pitch = frame_bytes.next_multiple_of(ALIGNMENT);
+        Arc::new(Self { device: device.clone(), places, pitch, memory: OnceLock::new() })
+    }
+
+    /// Bytes from one place to the next.
+    #[must_use]
+    pub fn pitch(&self) -> usize {
+        self.pitch
+    }
+
+    /// Copies a frame to the place of this number: its bytes there, and their address. `None` where there is no room.
+    ///
+    /// # Safety
+    /// Nobody else uses the place until the device is done with it.
+    pub unsafe fn copy(&self, place: usize, pixels: &[u8]) -> Option<(&[u8], u64)> {
+        let memory = self.memory.get()?.as_ref()?;
+        let offset = place * self.pitch;
+        if pixels.len() > self.pitch || place >= self.places {
+            return None;
+        }
+        // SAFETY: within the memory, and the caller's alone.
+        let copied = unsafe {
+            let to = memory.at(offset);
+            to.copy_from_nonoverlapping(pixels.as_ptr(), pixels.len());
+            std::slice::from_raw_parts(to, pixels.len())
+        };
+        Some((copied, memory.address() + offset as u64))
+    }
+
+    /// Makes the places.
+    fn provide(&self) {
+        self.memory.get_or_init(|| {
+            let memory = self.device.pinned(self.places * self.pitch);
+            let failed = "there is no memory to copy frames to that can't be registered, and they fail";
+            memory.inspect_err(|why| log::error!("{failed}: {why}")).ok()
+        });
+    }
+}
+
+impl Reader for Staging {
+    fn admit(&self, start: NonNull<u8>, bytes: usize) -> Result<u64, String> {
+        let registered = if self.device.registers {
+            self.device.register(start, bytes).map_err(|why| format!("registering {} KiB: {why}", bytes >> 10))
+        } else {
+            Err("the device can't register memory of the host".to_owned())
+        };
+        registered.inspect_err(|_| self.provide())
+    }
+
+    fn dismiss(&self, start: NonNull<u8>) {
+        self.device.dismiss(start);
     }
 }

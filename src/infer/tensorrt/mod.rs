@@ -29,6 +29,8 @@ mod progress;
 pub mod signature;
 #[cfg(feature = "tensorrt")]
 pub mod stream;
+#[cfg(feature = "tensorrt")]
+mod upload;
 
 #[cfg(feature = "tensorrt")]
 pub use backend::{Building, Settings, TensorRt};
