@@ -385,8 +385,12 @@ fn a_fixed_batch_size_is_the_only_one() {
     on_all_kinds("backend::a_fixed_batch_size_is_the_only_one", || {
         let mut bench = Bench::new(1);
         bench.add("toy", Element::F32, "f32", 2)?;
+        let before = calls("createExecutionContext");
         let mut rig = bench.rig();
         assert_eq!(rig.backend.capabilities().batch_sizes, [[2]]);
+        // Its shapes are known: there is no profile to select, and no context but the lane's.
+        let asked = ["setOptimizationProfileAsync", "setInputShape"].map(calls);
+        assert_eq!((asked, calls("createExecutionContext") - before), ([0, 0], 1));
         let (now, batch) = (rig.now(), rig.batch(&[1]));
         assert!(rig.backend.submit(now, batch).is_err());
         rig.submit(&[1, 2]);

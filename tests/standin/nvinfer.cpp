@@ -156,6 +156,9 @@ class Context final : public IExecutionContext, public AbsentExecutionContext {
   public:
     Context(const Plan &of, RuntimeCache &into) : plan(of), addresses(of.tensors.size()), cache(into) {
         mImpl = this;
+        for (const Tensor &tensor : of.tensors) {
+            batch = tensor.input ? tensor.dims.d[0] : batch;
+        }
     }
     bool setOptimizationProfileAsync(std::int32_t profile, cudaStream_t stream) noexcept override {
         return !fails("setOptimizationProfileAsync") && profile == 0 && stream != nullptr;

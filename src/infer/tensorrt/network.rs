@@ -26,7 +26,7 @@ pub struct Network {
     position: usize,
     /// The input's dimensions but the batch.
     dimensions: [i64; 3],
-    /// The batch's dimension is open.
+    /// A dimension of the input is open: shapes come from an optimization profile.
     open: bool,
     sizes: Vec<u16>,
     outputs: Vec<Output>,
@@ -106,29 +106,35 @@ impl Network {
             .collect();
         let of = |name: &str| outputs.iter().position(|output| output.name == name);
         let named = model.decoder.outputs().into_iter().filter_map(of).collect();
+        let open = tensors[position].shape.contains(&-1);
         let mut network = Self {
             id: model.id.clone(),
             input: model.input.clone(),
             kernels,
             position,
             dimensions: signature::dimensions(&model.input),
-            open: fixed.is_none(),
+            open,
             sizes,
             outputs,
             named,
             engine: Arc::new(engine),
         };
-        network.lay_out(&device.stream().map_err(|why| why.to_string())?)?;
+        if open {
+            let context =
+                network.context(0, network.largest(), &device.stream().map_err(|why| why.to_string())?)?;
+            network.lay_out(|position| context.shape(position))?;
+        } else {
+            network.lay_out(|position| Ok(tensors[position].shape.clone()))?;
+        }
         Ok(network)
     }
 
-    /// Asks how long rows are, and says where they lie.
-    fn lay_out(&mut self, stream: &Stream) -> Result<(), String> {
+    /// Says how long rows are, and where they lie, by the IO tensors' shapes for the largest batch.
+    fn lay_out(&mut self, shape: impl Fn(usize) -> Result<Vec<i64>, String>) -> Result<(), String> {
         let largest = self.largest();
-        let context = self.context(0, largest, stream)?;
         let mut offset = 0;
         for output in &mut self.outputs {
-            let shape = context.shape(output.position)?;
+            let shape = shape(output.position)?;
             output.row = row(&shape, largest).ok_or_else(|| output.misshapen(&shape, largest))?;
             output.offset = offset;
             offset += (usize::from(largest) * output.row * output.element).next_multiple_of(ALIGNMENT);
@@ -142,12 +148,13 @@ impl Network {
     /// TensorRT's, or an output's rows depend on the size.
     pub fn context(&self, profile: i32, size: u16, stream: &Stream) -> Result<Context, String> {
         let mut context = self.engine.context()?;
-        let said = |what: &str| format!("TensorRT's log says why it refuses {what}");
-        if self.open {
-            let selected = context.select_profile(profile, stream.handle());
-            selected.map_err(|_| said(&format!("the optimization profile {profile}")))?;
-            stream.synchronize().map_err(|why| why.to_string())?;
+        if !self.open {
+            return Ok(context);
         }
+        let said = |what: &str| format!("TensorRT's log says why it refuses {what}");
+        let selected = context.select_profile(profile, stream.handle());
+        selected.map_err(|_| said(&format!("the optimization profile {profile}")))?;
+        stream.synchronize().map_err(|why| why.to_string())?;
         let [a, b, c] = self.dimensions;
         let shaped = context.set_shape(self.position, &[i64::from(size), a, b, c]);
         shaped.map_err(|_| said(&format!("a batch of {size}")))?;
