@@ -67,6 +67,15 @@ template <class Function> Function *symbol(void *handle, const std::string &file
     return reinterpret_cast<Function *>(address);
 }
 
+template <class Function> Function *driver(const char *name) {
+    // By the name that only the driver itself has: the CUDA toolkit's stub of it is called libcuda.so.
+    void *const handle = dlopen("libcuda.so.1", RTLD_NOW | RTLD_GLOBAL);
+    if (handle == nullptr) {
+        fail("there is no NVIDIA driver (libcuda.so.1)");
+    }
+    return symbol<Function>(handle, "libcuda.so.1", name);
+}
+
 Version version_of(std::int32_t number, bool rtx) {
     // 8 and 9 have one digit for the minor version: 8503. All others two: 100300, and RTX 10701.
     const bool one_digit = !rtx && number < 10000;
@@ -401,13 +410,13 @@ rust::Str parser_file() noexcept { return PARSER; }
 
 bool serves_capability(std::int32_t capability) noexcept { return serves(capability); }
 
+std::size_t driver_function(rust::Str name) {
+    return reinterpret_cast<std::size_t>(driver<void()>(text(name).c_str()));
+}
+
 Device device(std::int32_t index) {
-    void *const handle = dlopen("libcuda.so.1", RTLD_NOW | RTLD_GLOBAL);
-    if (handle == nullptr) {
-        fail("there is no NVIDIA driver (libcuda.so.1)");
-    }
     const auto call = [&](const char *name, auto... arguments) {
-        const int status = symbol<int(decltype(arguments)...)>(handle, "libcuda.so.1", name)(arguments...);
+        const int status = driver<int(decltype(arguments)...)>(name)(arguments...);
         if (status != 0) {
             fail("NVIDIA's driver fails: " + std::string(name) + " gives error " + std::to_string(status));
         }

@@ -123,6 +123,8 @@ rust::Str nvinfer_file() noexcept;
 rust::Str parser_file() noexcept;
 // Whether it can be used with devices of this compute capability (major * 10 + minor).
 bool serves_capability(std::int32_t capability) noexcept;
+// Where a function of the driver lies.
+std::size_t driver_function(rust::Str name);
 // A CUDA device, asked of the driver.
 Device device(std::int32_t index);
 

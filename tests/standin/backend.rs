@@ -1,6 +1,6 @@
 //! The backend: the suite that all backends pass, and what only it can be put to.
 
-use super::build::{fails, inside, passes, tell};
+use super::build::{fails, folder, inside, passes, stub, tell};
 use super::conformance::{MAX_BATCH, PATIENCE, Rig, a_fault_surfaces_and_passes, rig, works};
 use super::onnx::{EDGE, manifest};
 use ocelli::board::Board;
@@ -545,6 +545,17 @@ fn every_call_that_fails_at_the_start_is_an_error() {
     }
     // Only registering can be done without.
     passes(test, &[discrete, ("STANDIN_FAIL", "cuMemHostRegister_v2")]);
+}
+
+#[test]
+fn a_stub_is_not_taken_for_the_driver() {
+    let test = "backend::a_stub_is_not_taken_for_the_driver";
+    if inside() {
+        return tell(Bench::toy(1).map(|_| ()));
+    }
+    let stub = stub();
+    let search = format!("{}:{}", stub.path().display(), folder().display());
+    fails(test, &[("LD_LIBRARY_PATH", &search)], &["libcuda.so is another library", "LD_LIBRARY_PATH"]);
 }
 
 #[test]

@@ -42,6 +42,19 @@ pub fn run(test: &str, variables: &[(&str, &str)]) -> String {
     said
 }
 
+/// A folder with nothing but a library of that name in which every call fails, as the CUDA toolkit's is.
+pub fn stub() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let source = folder.path().join("stub.cpp");
+    std::fs::write(&source, "extern \"C\" int cuInit(unsigned) { return 34; }").unwrap();
+    compile(
+        &["-Wno-missing-declarations", "-Wl,-soname,libcuda.so.1"],
+        &source,
+        &folder.path().join("libcuda.so"),
+    );
+    folder
+}
+
 /// The same, where it has to pass.
 pub fn passes(test: &str, variables: &[(&str, &str)]) {
     let said = run(test, variables);
@@ -56,7 +69,7 @@ pub fn fails(test: &str, variables: &[(&str, &str)], says: &[&str]) {
 }
 
 /// Where the stand-ins lie, built once a process.
-fn folder() -> &'static Path {
+pub fn folder() -> &'static Path {
     static FOLDER: OnceLock<tempfile::TempDir> = OnceLock::new();
     FOLDER
         .get_or_init(|| {

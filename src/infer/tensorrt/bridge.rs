@@ -104,6 +104,7 @@ pub mod ffi {
         fn nvinfer_file() -> &'static str;
         fn parser_file() -> &'static str;
         fn serves_capability(capability: i32) -> bool;
+        fn driver_function(name: &str) -> Result<usize>;
         fn device(index: i32) -> Result<Device>;
 
         fn open_library(nvinfer: &str, parser: &str) -> Result<UniquePtr<Library>>;

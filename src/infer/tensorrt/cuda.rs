@@ -1,6 +1,7 @@
 //! A CUDA device: found at run time, its memory and its streams.
 #![allow(unsafe_code, reason = "the driver's interface")]
 
+use super::library::driver_function;
 use super::stream::Stream;
 use crate::infer::InferError;
 use cudarc::driver::sys::{self, CUdevice_attribute as Attribute};
@@ -59,16 +60,19 @@ impl Device {
     /// # Errors
     /// There is no driver, it does not start, or it has no such device.
     pub fn open(number: u16) -> Result<Self, InferError> {
-        let unavailable = |what: String| {
-            InferError::Unavailable {
-            what,
-            remedy: "install NVIDIA's driver and see that nvidia-smi, or on a Jetson deviceQuery, finds the device"
-                .to_owned(),
-        }
-        };
-        // SAFETY: this only opens the library, and closes it again.
-        if !unsafe { sys::is_culib_present() } {
-            return Err(unavailable("there is no NVIDIA driver (libcuda.so.1)".to_owned()));
+        let driver =
+            "install NVIDIA's driver and see that nvidia-smi, or on a Jetson deviceQuery, finds the device";
+        let unavailable = |what: String| InferError::Unavailable { what, remedy: driver.to_owned() };
+        let start = driver_function("cuInit").map_err(unavailable)?;
+        // cudarc takes the first of several names that is found, libcuda.so before libcuda.so.1.
+        // SAFETY: one was found just now; the function is not called.
+        let taken = unsafe { sys::culib().get::<*const ()>(b"cuInit\0") };
+        if taken.map_or(0, |taken| taken.addr()) != start {
+            return Err(InferError::Unavailable {
+                what: "libcuda.so is another library than NVIDIA's driver, libcuda.so.1: a stub of the CUDA toolkit?"
+                    .to_owned(),
+                remedy: "take its folder out of LD_LIBRARY_PATH".to_owned(),
+            });
         }
         Self::find(number).map_err(|why| unavailable(format!("CUDA device {number} can't be used: {why}")))
     }

@@ -120,6 +120,14 @@ impl Library {
     }
 }
 
+/// Where a function of NVIDIA's driver lies.
+///
+/// # Errors
+/// There is no driver, or it has no such function.
+pub(super) fn driver_function(name: &str) -> Result<usize, String> {
+    ffi::driver_function(name).map_err(|why| why.what().to_owned())
+}
+
 /// A network that can be built.
 pub struct Network(cxx::UniquePtr<ffi::Network>);
 
