@@ -177,7 +177,7 @@ fn onnxruntime() {
 
 #[test]
 fn every_type_of_elements_is_fed_and_read() {
-    for element in [Element::F32, Element::F16, Element::U8] {
+    for element in [Element::F32, Element::F16, Element::U8, Element::I8] {
         for half_output in [false, true] {
             let (_folder, mut model) = written(&Toy { element, half_output, ..TOY }.bytes());
             model.input.element = element;

@@ -80,12 +80,13 @@ fn kernels_equal_the_cpus_definition_bit_for_bit() {
         (Element::F32, TensorLayout::Nhwc, Channels::Bgr, Fit::Stretch),
         (Element::F16, TensorLayout::Nchw, Channels::Rgb, Fit::Stretch),
         (Element::U8, TensorLayout::Nhwc, Channels::Gray, Fit::Letterbox),
+        (Element::I8, TensorLayout::Nchw, Channels::Bgr, Fit::Stretch),
     ] {
         let input = input(element, layout, channels, fit);
         // Smaller and larger than the input, and odd.
         checked += rows::are_alike(&device, &input, &[(640, 360), (50, 34), (107, 203)], noise).unwrap();
     }
-    assert_eq!(checked, 4 * PixelFormat::ALL.len());
+    assert_eq!(checked, 5 * PixelFormat::ALL.len());
 }
 
 /// Frames in the device's memory, as on a discrete GPU after their upload.

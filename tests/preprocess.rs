@@ -119,6 +119,11 @@ fn run(mut preprocessor: Preprocessor, input: &Input, layout: &ImageLayout, fram
             preprocessor.run(frame, layout, Row::U8(&mut row)).unwrap();
             row
         }
+        Element::I8 => {
+            let mut row = vec![0x5A; len];
+            preprocessor.run(frame, layout, Row::I8(&mut row)).unwrap();
+            row.into_iter().map(i8::cast_unsigned).collect()
+        }
     }
 }
 
@@ -321,7 +326,7 @@ prop_compose! {
     fn any_input(edge: u32)(
         width in 1..edge, height in 1..edge, fill: u8,
         layout in prop_oneof![Just(TensorLayout::Nhwc), Just(TensorLayout::Nchw)],
-        element in prop_oneof![Just(Element::F32), Just(Element::F16), Just(Element::U8)],
+        element in prop_oneof![Just(Element::F32), Just(Element::F16), Just(Element::U8), Just(Element::I8)],
         channels in prop_oneof![Just(Channels::Rgb), Just(Channels::Bgr), Just(Channels::Gray)],
         fit in prop_oneof![Just(Fit::Stretch), Just(Fit::Letterbox), Just(Fit::Topleft)],
         scale in [-1.5_f32..1.5, -1.5_f32..1.5, -1.5_f32..1.5],

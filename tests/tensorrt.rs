@@ -3,10 +3,13 @@
 #![cfg(feature = "tensorrt")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod onnx;
+
 use ocelli::infer::tensorrt::Progress;
 use ocelli::infer::tensorrt::builder::{self, Request, Target};
 use ocelli::infer::tensorrt::library::Library;
-use ocelli::model::Model;
+use ocelli::model::{Element, Model};
+use onnx::{TOY, Toy};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -191,17 +194,24 @@ fn plans_that_do_not_fit_are_refused_with_the_difference() {
     bench.engine("verify", &["--for", "8.6"]).is(0, &["whole"]);
 }
 
+/// Whether this process was told which TensorRT is meant; else `test` runs, and passes, in one that is.
+fn inside(test: &str) -> bool {
+    const INSIDE: &str = "OCELLI_TEST_INSIDE";
+    if std::env::var_os(INSIDE).is_some() {
+        return true;
+    }
+    let mut inside = Command::new(std::env::current_exe().unwrap());
+    inside.args(["--exact", test, "--nocapture"]).env(INSIDE, "1");
+    inside.env("OCELLI_TENSORRT_LIBRARIES", format!("{ROOT}/assets/tensorrt/lib"));
+    Answer::of(&inside.output().unwrap()).is(0, &["1 passed"]);
+    false
+}
+
 /// What is built for the device here is what is built for its compute capability. There is none here, so its name and
-/// number are made up. Which TensorRT is meant is said to a process of its own.
+/// number are made up.
 #[test]
 fn a_plan_for_the_device_here_is_for_its_compute_capability() {
-    const INSIDE: &str = "OCELLI_TEST_INSIDE";
-    if std::env::var_os(INSIDE).is_none() {
-        let test = "a_plan_for_the_device_here_is_for_its_compute_capability";
-        let mut inside = Command::new(std::env::current_exe().unwrap());
-        inside.args(["--exact", test, "--nocapture"]).env(INSIDE, "1");
-        inside.env("OCELLI_TENSORRT_LIBRARIES", format!("{ROOT}/assets/tensorrt/lib"));
-        Answer::of(&inside.output().unwrap()).is(0, &["1 passed"]);
+    if !inside("a_plan_for_the_device_here_is_for_its_compute_capability") {
         return;
     }
     let library = Library::open().unwrap();
@@ -217,6 +227,25 @@ fn a_plan_for_the_device_here_is_for_its_compute_capability() {
     let here = |capability| plan(Target::Here { device: "a device".into(), capability });
     let elsewhere = |capability| plan(Target::Capabilities(vec![capability]));
     assert!(here(86) == elsewhere(86) && here(120) == elsewhere(120) && here(86) != here(120));
+}
+
+/// A network that takes signed bytes, quantized with its manifest's scale and offset.
+#[test]
+fn a_quantized_input_builds() {
+    if !inside("a_quantized_input_builds") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("toy.onnx");
+    let bytes = Toy { element: Element::I8, ..TOY }.bytes();
+    fs::write(&file, &bytes).unwrap();
+    let mut model = onnx::manifest(&file);
+    (model.input.element, model.sha256) = (Element::I8, sha256(&bytes));
+    let (library, silent) = (Library::open().unwrap(), Progress::new(|_| ()));
+    let request = Request::of_board(Target::Capabilities(vec![86]), 8, 1);
+    let built = builder::build(&library, None, &model, &request, folder.path(), "test", &silent);
+    let input = built.unwrap().1.tensors.into_iter().find(|tensor| tensor.input).unwrap();
+    assert_eq!(input.element, "i8");
 }
 
 /// A shared library of this source, as `file` in `folder`.

@@ -75,6 +75,8 @@ pub enum Element {
     F16,
     /// Unsigned byte: the rounded value, clamped to 0..255.
     U8,
+    /// Signed byte: the rounded value, clamped to -128..127; `scale` and `offset` are the quantization's.
+    I8,
 }
 
 /// Order of an image's channels.

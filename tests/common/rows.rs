@@ -70,6 +70,11 @@ fn by_the_cpu(input: &Input, frames: &[(ImageLayout, &[u8])]) -> Vec<u8> {
                 preprocessor.run(bytes, layout, Row::U8(&mut row)).unwrap();
                 all.extend(row);
             }
+            Element::I8 => {
+                let mut row = vec![0; length];
+                preprocessor.run(bytes, layout, Row::I8(&mut row)).unwrap();
+                all.extend(row.into_iter().map(i8::cast_unsigned));
+            }
         }
     }
     all

@@ -74,6 +74,7 @@ pub fn manifest(file: &Path) -> Model {
 // Types of elements in ONNX.
 const FLOAT: u64 = 1;
 const UINT8: u64 = 2;
+const INT8: u64 = 3;
 const INT64: u64 = 7;
 const FLOAT16: u64 = 10;
 
@@ -85,6 +86,7 @@ impl Toy {
             Element::F32 => FLOAT,
             Element::F16 => FLOAT16,
             Element::U8 => UINT8,
+            Element::I8 => INT8,
         };
         let shape = [self.batch, Some(edge), Some(edge), Some(3)];
         let mut graph = Vec::new();

@@ -107,6 +107,7 @@ impl Bench {
             Element::F32 => "f32",
             Element::F16 => "f16",
             Element::U8 => "u8",
+            Element::I8 => "i8",
         };
         // A second output that nobody names, before the one that counts.
         let plan = format!(
@@ -362,12 +363,14 @@ fn a_batch_waits_for_its_frames_and_its_end_for_the_batch() {
 fn every_type_of_elements_is_fed_and_read() {
     on_all_kinds("backend::every_type_of_elements_is_fed_and_read", || {
         let mut bench = Bench::new(1);
-        for (id, element) in [("a", Element::F32), ("b", Element::F16), ("c", Element::U8)] {
+        for (id, element) in
+            [("a", Element::F32), ("b", Element::F16), ("c", Element::U8), ("d", Element::I8)]
+        {
             bench.add(id, element, "f32", -1)?;
             bench.add(&format!("{id}-half"), element, "f16", -1)?;
         }
         let mut rig = bench.rig();
-        for model in 0..6 {
+        for model in 0..8 {
             let mut batch = rig.batch(&[3, 9, 27]);
             batch.model = ModelId(model);
             let now = rig.now();

@@ -33,6 +33,7 @@ fn work() -> Result<(), String> {
         input(Element::F32, TensorLayout::Nchw, Channels::Rgb),
         input(Element::F16, TensorLayout::Nhwc, Channels::Bgr),
         input(Element::U8, TensorLayout::Nchw, Channels::Gray),
+        input(Element::I8, TensorLayout::Nhwc, Channels::Rgb),
     ];
     inputs
         .iter()

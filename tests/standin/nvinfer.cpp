@@ -78,6 +78,7 @@ float read(const char *memory, DataType type, std::size_t index) {
         std::memcpy(&bits, memory + 2 * index, 2);
         return half(bits);
     }
+    case DataType::kINT8: return static_cast<signed char>(memory[index]);
     default: return static_cast<unsigned char>(memory[index]);
     }
 }
@@ -316,7 +317,10 @@ class Runtime final : public IRuntime, public AbsentRuntime {
             Tensor tensor{"", word == "in", DataType::kFLOAT, {}};
             std::string type;
             text >> tensor.name >> type >> tensor.dims.nbDims;
-            tensor.type = type == "f16" ? DataType::kHALF : type == "u8" ? DataType::kUINT8 : DataType::kFLOAT;
+            tensor.type = type == "f16" ? DataType::kHALF
+                : type == "u8"          ? DataType::kUINT8
+                : type == "i8"          ? DataType::kINT8
+                                        : DataType::kFLOAT;
             for (int index = 0; index < tensor.dims.nbDims; ++index) {
                 text >> tensor.dims.d[index];
             }

@@ -32,6 +32,7 @@ enum Rows {
     F32(Vec<f32>),
     F16(Vec<f16>),
     U8(Vec<u8>),
+    I8(Vec<i8>),
 }
 
 /// One of the outputs that the manifest names.
@@ -82,6 +83,7 @@ impl Network {
                 Element::F32 => Rows::F32(vec![0.0; elements]),
                 Element::F16 => Rows::F16(vec![f16::ZERO; elements]),
                 Element::U8 => Rows::U8(vec![0; elements]),
+                Element::I8 => Rows::I8(vec![0; elements]),
             },
             input_row,
             dimensions: match layout {
@@ -168,6 +170,7 @@ impl Rows {
             Self::F32(rows) => Row::F32(&mut rows[range]),
             Self::F16(rows) => Row::F16(&mut rows[range]),
             Self::U8(rows) => Row::U8(&mut rows[range]),
+            Self::I8(rows) => Row::I8(&mut rows[range]),
         }
     }
 
@@ -178,6 +181,7 @@ impl Rows {
             Self::F32(rows) => TensorRef::from_array_view((shape, &rows[..jobs * row]))?.into(),
             Self::F16(rows) => TensorRef::from_array_view((shape, &rows[..jobs * row]))?.into(),
             Self::U8(rows) => TensorRef::from_array_view((shape, &rows[..jobs * row]))?.into(),
+            Self::I8(rows) => TensorRef::from_array_view((shape, &rows[..jobs * row]))?.into(),
         })
     }
 }
@@ -238,6 +242,7 @@ fn check_input(session: &Session, input: &Input) -> Result<Option<u16>, String> 
         Element::F32 => TensorElementType::Float32,
         Element::F16 => TensorElementType::Float16,
         Element::U8 => TensorElementType::Uint8,
+        Element::I8 => TensorElementType::Int8,
     };
     if *ty != wanted {
         return Err(format!("its input {:?} holds {ty}, the manifest says {wanted}", input.tensor));

@@ -111,6 +111,7 @@ impl Elements {
                 Row::F32(row) => repeat(&mut row[range], values, self.packed),
                 Row::F16(row) => repeat(&mut row[range], values.map(f16::from_f32), self.packed),
                 Row::U8(row) => repeat(&mut row[range], values.map(byte), self.packed),
+                Row::I8(row) => repeat(&mut row[range], values.map(signed), self.packed),
             }
         }
     }
@@ -131,6 +132,12 @@ fn byte(value: f32) -> u8 {
     value.round_ties_even() as u8
 }
 
+/// The same for signed bytes.
+#[inline(always)]
+fn signed(value: f32) -> i8 {
+    value.round_ties_even() as i8
+}
+
 impl Row<'_> {
     /// Elements that it has room for.
     pub(super) fn len(&self) -> usize {
@@ -138,6 +145,7 @@ impl Row<'_> {
             Self::F32(row) => row.len(),
             Self::F16(row) => row.len(),
             Self::U8(row) => row.len(),
+            Self::I8(row) => row.len(),
         }
     }
 
@@ -162,6 +170,12 @@ impl Row<'_> {
                 affine.apply(values, floats);
                 for (element, value) in row[start..start + count].iter_mut().zip(floats) {
                     *element = byte(*value);
+                }
+            }
+            Self::I8(row) => {
+                affine.apply(values, floats);
+                for (element, value) in row[start..start + count].iter_mut().zip(floats) {
+                    *element = signed(*value);
                 }
             }
         }

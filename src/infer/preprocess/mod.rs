@@ -62,7 +62,7 @@
 //!
 //! **Clamp** to 0..=16320, then the **element**: `fma(p, scale[c] / 64, offset[c])` in f32, rounded once (the
 //! division is exact; the border's `p` is `fill * 64`). An f16 element is that rounded to nearest, ties to even;
-//! a u8 element is that rounded to nearest, ties to even, and clamped to 0..=255.
+//! a u8 or i8 element is that rounded to nearest, ties to even, and clamped to 0..=255 or -128..=127.
 //!
 //! All of it together is within 0.101 levels of the same formulas in real numbers; `tests/preprocess.rs` derives
 //! the bound and checks it.
@@ -98,6 +98,8 @@ pub enum Row<'a> {
     F16(&'a mut [f16]),
     /// Bytes.
     U8(&'a mut [u8]),
+    /// Signed bytes.
+    I8(&'a mut [i8]),
 }
 
 impl Row<'_> {
@@ -108,6 +110,7 @@ impl Row<'_> {
             Self::F32(_) => Element::F32,
             Self::F16(_) => Element::F16,
             Self::U8(_) => Element::U8,
+            Self::I8(_) => Element::I8,
         }
     }
 }

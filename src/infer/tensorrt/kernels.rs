@@ -186,6 +186,7 @@ impl Kernels {
             Element::F32 => c"preprocess_f32",
             Element::F16 => c"preprocess_f16",
             Element::U8 => c"preprocess_u8",
+            Element::I8 => c"preprocess_i8",
         };
         // SAFETY: the context is current, and the cubin is whole: it says its own length.
         let module = unsafe { result::module::load_data(cubin.as_ptr().cast()) }?;

@@ -200,7 +200,7 @@ impl Network {
         let element = match element {
             InputElement::F32 => 4,
             InputElement::F16 => 2,
-            InputElement::U8 => 1,
+            InputElement::U8 | InputElement::I8 => 1,
         };
         usize::from(self.largest()) * width as usize * height as usize * channels.count() * element
     }

@@ -41,6 +41,7 @@ pub fn check(tensors: &[Tensor], model: &Model) -> Result<Option<u16>, String> {
         Element::F32 => "f32",
         Element::F16 => "f16",
         Element::U8 => "u8",
+        Element::I8 => "i8",
     };
     if found.name != model.input.tensor {
         return Err(format!("its input is {:?}, the manifest says {:?}", found.name, model.input.tensor));
