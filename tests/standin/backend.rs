@@ -8,7 +8,7 @@ use ocelli::image::{ImageLayout, PixelFormat};
 use ocelli::infer::InferError;
 use ocelli::infer::tensorrt::builder::{Request, Target};
 use ocelli::infer::tensorrt::cuda::Device;
-use ocelli::infer::tensorrt::library::Library;
+use ocelli::infer::tensorrt::library::{Library, compiled_version};
 use ocelli::infer::tensorrt::passport::Passport;
 use ocelli::infer::tensorrt::signature::Tensor;
 use ocelli::infer::tensorrt::{Settings, TensorRt, golden};
@@ -228,9 +228,9 @@ fn conforms_where_work_can_not_be_recorded() {
         assert_eq!(calls("cuStreamBeginCapture_v2") == 0, not_to_be_tried);
         return tell(conforms);
     }
-    for call in
-        ["isStreamCapturable", "cuStreamBeginCapture_v2", "cuStreamEndCapture", "cuGraphInstantiateWithFlags"]
-    {
+    let mut calls = vec!["cuStreamBeginCapture_v2", "cuStreamEndCapture", "cuGraphInstantiateWithFlags"];
+    calls.extend(compiled_version().rtx.then_some("isStreamCapturable"));
+    for call in calls {
         for kind in &KINDS[..2] {
             passes(test, &[*kind, &[("STANDIN_FAIL", call)]].concat());
         }
@@ -260,6 +260,11 @@ fn kernels_are_compiled_once_and_kept() {
             files.filter(|path| path.extension().is_some_and(|end| end == "compiled")).collect::<Vec<_>>()
         };
         assert!(kept().is_empty());
+        if !compiled_version().rtx {
+            works(bench.rig());
+            assert!(kept().is_empty());
+            return Ok(());
+        }
         let compiled_by_a_start = || {
             let before = calls("compile");
             works(bench.rig());
@@ -521,17 +526,16 @@ fn every_call_that_fails_at_the_start_is_an_error() {
         "cuGraphLaunch",
         "createInferRuntime_INTERNAL",
         "deserializeCudaEngine",
-        "createRuntimeConfig",
-        "createRuntimeCache",
-        "setRuntimeCache",
         "createExecutionContext",
         "setOptimizationProfileAsync",
         "setInputShape",
         "setTensorAddress",
         "enqueueV3",
     ];
+    let of_rtx = ["createRuntimeConfig", "createRuntimeCache", "setRuntimeCache"];
+    let of_rtx = of_rtx.into_iter().filter(|_| compiled_version().rtx);
     let discrete = ("STANDIN_DEVICE", "discrete");
-    for call in calls {
+    for call in calls.into_iter().chain(of_rtx) {
         fails(test, &[discrete, ("STANDIN_FAIL", call)], &says);
     }
     // Once, deep within: an error, or nothing that came that far.

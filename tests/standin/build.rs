@@ -1,5 +1,7 @@
 //! Building the stand-ins, and running a test on them.
 
+use ocelli::infer::tensorrt::Version;
+use ocelli::infer::tensorrt::library::compiled_version;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -84,7 +86,9 @@ pub fn folder() -> &'static Path {
             let cuda_headers = Path::new(ROOT).join("assets/tensorrt/include/cuda");
             let system = ["-isystem", headers.to_str().unwrap(), "-isystem", cuda_headers.to_str().unwrap()];
             let source = Path::new(ROOT).join("tests/standin/nvinfer.cpp");
-            let library = folder.path().join("libtensorrt_rtx.so.1");
+            let Version { rtx, major, .. } = compiled_version();
+            let name = if rtx { "libtensorrt_rtx" } else { "libnvinfer" };
+            let library = folder.path().join(format!("{name}.so.{major}"));
             compile(&[&[beside.as_str()], &system[..]].concat(), &source, &library);
             folder
         })
@@ -129,6 +133,10 @@ fn absent(header: &str) -> String {
          namespace nvinfer1 {\nusing namespace apiv;\n",
     );
     for name in ["Runtime", "RuntimeConfig", "RuntimeCache", "HostMemory", "CudaEngine", "ExecutionContext"] {
+        // Full TensorRT has no runtime cache.
+        if !classes.contains_key(name) {
+            continue;
+        }
         let _ = writeln!(text, "class Absent{name} : public V{name} {{\n  public:");
         for declaration in classes[name].split(';') {
             let Some((_, method)) = declaration.split_once("virtual ") else { continue };

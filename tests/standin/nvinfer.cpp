@@ -1,7 +1,7 @@
-// A stand-in for TensorRT-RTX: engines that are small texts, and that answer, for each row, the largest of the input's
+// A stand-in for TensorRT-RTX, or for TensorRT where its headers are those in use: engines that are small texts, and that answer, for each row, the largest of the input's
 // elements at every so many places. So answers name the row that they came from. Work goes into the other stand-in's
-// streams. What is called of TensorRT and is not here ends the process. For each batch size that its runtime cache does not
-// have, a context "compiles" at its first batch, which can't be recorded.
+// streams. What is called of TensorRT and is not here ends the process. RTX: for each batch size that its runtime cache does
+// not have, a context "compiles" at its first batch, which can't be recorded.
 #include "absent.h" // Made of NvInferImpl.h: every call ends the process.
 
 #include <algorithm>
@@ -102,6 +102,9 @@ class HostMemory final : public IHostMemory, public AbsentHostMemory {
     std::string bytes;
 };
 
+#if defined(TRT_MAJOR_RTX)
+constexpr bool RTX = true;
+
 class RuntimeCache final : public IRuntimeCache, public AbsentRuntimeCache {
   public:
     RuntimeCache() { mImpl = this; }
@@ -152,6 +155,15 @@ class RuntimeConfig final : public IRuntimeConfig, public AbsentRuntimeConfig {
     bool bare = false, eager = false;
     RuntimeCache *cache = nullptr;
 };
+#else
+constexpr bool RTX = false;
+
+struct RuntimeCache {
+    bool has(std::int64_t) const { return true; }
+    void add(std::int64_t) {}
+};
+RuntimeCache nothing;
+#endif
 
 class Context final : public IExecutionContext, public AbsentExecutionContext {
   public:
@@ -204,10 +216,12 @@ class Context final : public IExecutionContext, public AbsentExecutionContext {
         return true;
     }
 
+#if defined(TRT_MAJOR_RTX)
     bool isStreamCapturable(cudaStream_t stream) const noexcept override {
         capturable = stream != nullptr && !fails("isStreamCapturable");
         return capturable;
     }
+#endif
 
   private:
     std::size_t find(const char *name) const {
@@ -262,7 +276,7 @@ class Context final : public IExecutionContext, public AbsentExecutionContext {
     Plan plan;
     std::vector<void *> addresses;
     RuntimeCache &cache;
-    mutable bool capturable = false; // Nothing is, before it was asked.
+    mutable bool capturable = !RTX; // Of RTX nothing is, before it was asked.
     void *scratch = nullptr;
     std::int64_t batch = -1;
 };
@@ -280,6 +294,7 @@ class Engine final : public ICudaEngine, public AbsentCudaEngine {
     DataType getTensorDataType(const char *name) const noexcept override { return find(name).type; }
     Dims getTensorShape(const char *name) const noexcept override { return find(name).dims; }
     std::int64_t getDeviceMemorySizeV2() const noexcept override { return static_cast<std::int64_t>(plan.scratch); }
+#if defined(TRT_MAJOR_RTX)
     IRuntimeConfig *createRuntimeConfig() noexcept override {
         return fails("createRuntimeConfig") ? nullptr : new RuntimeConfig;
     }
@@ -288,6 +303,12 @@ class Engine final : public ICudaEngine, public AbsentCudaEngine {
         const bool right = asked.bare && asked.eager && asked.cache != nullptr;
         return fails("createExecutionContext") || !right ? nullptr : new Context(plan, *asked.cache);
     }
+#else
+    IExecutionContext *createExecutionContext(ExecutionContextAllocationStrategy strategy) noexcept override {
+        const bool bare = strategy == ExecutionContextAllocationStrategy::kUSER_MANAGED;
+        return fails("createExecutionContext") || !bare ? nullptr : new Context(plan, nothing);
+    }
+#endif
 
   private:
     const Tensor &find(const char *name) const {
