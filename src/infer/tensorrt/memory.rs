@@ -141,7 +141,9 @@ impl Staging {
 impl Reader for Staging {
     fn admit(&self, start: NonNull<u8>, bytes: usize) -> Result<u64, String> {
         let registered = if self.device.registers {
-            self.device.register(start, bytes).map_err(|why| format!("registering {} KiB: {why}", bytes >> 10))
+            self.device
+                .register(start, bytes)
+                .map_err(|why| format!("registering {} KiB: {why}", bytes >> 10))
         } else {
             Err("the device can't register memory of the host".to_owned())
         };
