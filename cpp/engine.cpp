@@ -88,6 +88,16 @@ std::string name(Version version) {
            std::to_string(version.minor) + "." + std::to_string(version.patch);
 }
 
+// The DLA of this number, which has to be there: TensorRT takes the GPU for one that is not, and says nothing.
+template <class Asked> std::int32_t dla_found(const Asked &asked, std::int32_t core) {
+    const std::int32_t cores = dla_cores(asked);
+    if (core >= cores) {
+        fail("there is no DLA number " + std::to_string(core) + ": " + name(compiled_version()) + " finds " +
+             std::to_string(cores) + " here");
+    }
+    return core;
+}
+
 Element element(nvinfer1::DataType type) {
     switch (type) {
     case nvinfer1::DataType::kFLOAT: return Element::F32;
@@ -286,8 +296,8 @@ Built Network::build(const BuildOptions &options, [[maybe_unused]] const Progres
         !set_capabilities(*config, options.capabilities.data(), static_cast<std::int32_t>(options.capabilities.size()))) {
         fail(logger().reason("this version of TensorRT can't build for these compute capabilities"));
     }
-    if (options.dla_core >= 0 && !set_dla(*config, options.dla_core)) {
-        fail("TensorRT-RTX can't build for a DLA");
+    if (options.dla_core >= 0) {
+        set_dla(*config, dla_found(*builder, options.dla_core));
     }
     forbid_allocation(*config);
     const TimingCache cache(*config, options.timing_cache.data(), options.timing_cache.size());
@@ -319,8 +329,8 @@ Engine::Engine(const Library &library, rust::Slice<const std::uint8_t> plan, std
     if (!runtime) {
         fail(logger().reason("TensorRT's runtime does not start"));
     }
-    if (dla_core >= 0 && !set_dla(*runtime, dla_core)) {
-        fail("TensorRT-RTX can't use a DLA");
+    if (dla_core >= 0) {
+        set_dla(*runtime, dla_found(*runtime, dla_core));
     }
     engine.reset(runtime->deserializeCudaEngine(plan.data(), plan.size()));
     if (!engine) {

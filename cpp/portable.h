@@ -106,24 +106,27 @@ inline bool set_capabilities([[maybe_unused]] nvinfer1::IBuilderConfig &config,
 #endif
 }
 
-// The network on a DLA, and the GPU for what that can't do.
-inline bool set_dla([[maybe_unused]] nvinfer1::IBuilderConfig &config, [[maybe_unused]] std::int32_t core) {
+// How many DLAs there are, asked of a builder or a runtime. RTX knows none.
+template <class Asked> std::int32_t dla_cores([[maybe_unused]] const Asked &asked) {
 #if OCELLI_RTX
-    return false;
+    return 0;
 #else
-    config.setDefaultDeviceType(nvinfer1::DeviceType::kDLA);
-    config.setDLACore(core);
-    config.setFlag(nvinfer1::BuilderFlag::kGPU_FALLBACK);
-    return true;
+    return asked.getNbDLACores();
 #endif
 }
 
-inline bool set_dla([[maybe_unused]] nvinfer1::IRuntime &runtime, [[maybe_unused]] std::int32_t core) {
-#if OCELLI_RTX
-    return false;
-#else
+// The network on a DLA that is there, and the GPU for what that can't do.
+inline void set_dla([[maybe_unused]] nvinfer1::IBuilderConfig &config, [[maybe_unused]] std::int32_t core) {
+#if !OCELLI_RTX
+    config.setDefaultDeviceType(nvinfer1::DeviceType::kDLA);
+    config.setDLACore(core);
+    config.setFlag(nvinfer1::BuilderFlag::kGPU_FALLBACK);
+#endif
+}
+
+inline void set_dla([[maybe_unused]] nvinfer1::IRuntime &runtime, [[maybe_unused]] std::int32_t core) {
+#if !OCELLI_RTX
     runtime.setDLACore(core);
-    return true;
 #endif
 }
 

@@ -212,6 +212,7 @@ fn golden_picture_of_persons_is_seen_as_the_cpu_sees_it() {
         let settings = Settings {
             device: 0,
             lanes,
+            dla: &[],
             max_batch: plans.max_batch,
             cache: plans.folder(),
             frame_bytes: 768 * 576 * 3,
@@ -288,6 +289,7 @@ fn conforms_as_all_do() {
         let settings = Settings {
             device: 0,
             lanes,
+            dla: &[],
             max_batch: MAX_BATCH,
             cache: folder.path(),
             frame_bytes: 4096,

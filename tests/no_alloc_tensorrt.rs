@@ -33,6 +33,7 @@ fn no_allocation_for_a_frame_on_tensorrt() {
         device: 0,
         engine_cache: plans.folder().to_owned(),
         contexts: 2,
+        dla: Vec::new(),
         build_plans: false,
     };
     let silent = |_: &str| Progress::new(|_| {});
@@ -40,6 +41,7 @@ fn no_allocation_for_a_frame_on_tensorrt() {
     let settings = Settings {
         device: 0,
         lanes: 2,
+        dla: &[],
         max_batch: plans.max_batch,
         cache: plans.folder(),
         frame_bytes,

@@ -188,9 +188,10 @@ impl fmt::Display for BackendSpec {
                 }
                 write!(f, ", sessions {sessions}, threads {threads}")
             }
-            Self::TensorRt { device, engine_cache, contexts, .. } => {
+            Self::TensorRt { device, engine_cache, contexts, dla, .. } => {
                 let cache = engine_cache.display();
-                write!(f, "tensorrt on device {device}, engines in {cache}, contexts {contexts}")
+                write!(f, "tensorrt on device {device}, engines in {cache}, contexts {contexts}")?;
+                dla.iter().try_for_each(|core| write!(f, ", DLA {core}"))
             }
         }
     }

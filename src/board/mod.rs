@@ -285,6 +285,8 @@ pub enum BackendSpec {
         engine_cache: PathBuf,
         /// Execution contexts.
         contexts: u16,
+        /// DLAs that take batches too, ascending.
+        dla: Vec<u8>,
         /// Plans that are missing are built at the start.
         build_plans: bool,
     },

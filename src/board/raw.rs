@@ -328,6 +328,11 @@ pub(super) enum RawAccelerator {
         #[serde(default = "one")]
         #[schemars(range(min = 1, max = 16))]
         contexts: u16,
+        /// Numbers of DLAs that take batches too, one at a time each, with plans of their own. The service times that are
+        /// planned with are those of the slowest: `ocelli profile` shows whether it pays.
+        #[serde(default)]
+        #[schemars(length(max = 4), inner(range(max = 3)), extend("examples" = [[0, 1]]))]
+        dla: Vec<u8>,
         /// Build plans that are missing or don't fit when the run starts, which takes minutes. Without it such a start is
         /// refused; "ocelli engine build" builds them.
         #[serde(default)]

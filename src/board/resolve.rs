@@ -472,9 +472,11 @@ impl Resolve<'_> {
                 let library = library.map(|path| path.0);
                 (max_batch, BackendSpec::OnnxRuntime { library, sessions, threads })
             }
-            RawAccelerator::TensorRt { max_batch, device, engine_cache, contexts, build_plans } => {
+            RawAccelerator::TensorRt { max_batch, device, engine_cache, contexts, mut dla, build_plans } => {
                 let engine_cache = engine_cache.0;
-                (max_batch, BackendSpec::TensorRt { device, engine_cache, contexts, build_plans })
+                dla.sort_unstable();
+                dla.dedup();
+                (max_batch, BackendSpec::TensorRt { device, engine_cache, contexts, dla, build_plans })
             }
         };
         Accelerator { backend, max_batch }

@@ -34,7 +34,7 @@ struct Which {
     /// How long the builder looks for fast layers, 0 to 5; its own choice without.
     #[arg(long, value_name = "LEVEL", value_parser = clap::value_parser!(u8).range(0..=5))]
     level: Option<u8>,
-    /// Plans for this DLA instead of the GPU.
+    /// Plans for this DLA alone; else for the GPU and the DLAs that the board names.
     #[arg(long, value_name = "CORE", value_parser = clap::value_parser!(u8).range(0..=3))]
     dla: Option<u8>,
 }
@@ -188,7 +188,8 @@ pub(super) mod tensorrt {
     struct Work {
         board: Board,
         library: Library,
-        request: Request,
+        /// What is built for each model.
+        requests: Vec<Request>,
         folder: PathBuf,
         /// The plans' device, where it is here.
         device: Option<Device>,
@@ -197,7 +198,7 @@ pub(super) mod tensorrt {
     impl Work {
         fn new(which: &Which) -> Result<Self, Failure> {
             let board = Board::load(&which.board)?;
-            let &BackendSpec::TensorRt { device: number, ref engine_cache, contexts, .. } =
+            let &BackendSpec::TensorRt { device: number, ref engine_cache, contexts, ref dla, .. } =
                 &board.accelerator.backend
             else {
                 let message =
@@ -239,16 +240,22 @@ pub(super) mod tensorrt {
             let request = Request {
                 workspace_mib: which.workspace_mib,
                 level: which.level,
-                dla_core: which.dla,
                 ..Request::of_board(target, board.accelerator.max_batch, contexts)
+            };
+            let requests = match which.dla {
+                Some(core) => vec![request.on_dla(core)],
+                None => request.with_dlas(dla),
             };
             let folder = engine_cache.clone();
             run::verify(&board)?;
-            Ok(Self { board, library, request, folder, device: opened })
+            Ok(Self { board, library, requests, folder, device: opened })
         }
 
-        fn models<'a>(&'a self, which: &'a Which) -> impl Iterator<Item = &'a Model> {
-            self.board.models.iter().filter(|model| which.model.as_ref().is_none_or(|id| *id == model.id))
+        /// What plans there are to be.
+        fn plans<'a>(&'a self, which: &'a Which) -> impl Iterator<Item = (&'a Model, &'a Request)> {
+            let meant = |model: &&Model| which.model.as_ref().is_none_or(|id| *id == model.id);
+            let models = self.board.models.iter().filter(meant);
+            models.flat_map(|model| self.requests.iter().map(move |request| (model, request)))
         }
     }
 
@@ -258,10 +265,10 @@ pub(super) mod tensorrt {
 
     pub(super) fn build(build: &Build) -> Result<(), Failure> {
         let work = Work::new(&build.which)?;
-        for model in work.models(&build.which) {
+        for (model, request) in work.plans(&build.which) {
             let id = &model.id;
             if !build.rebuild {
-                let found = builder::find(&work.library, model, &work.request, &work.folder);
+                let found = builder::find(&work.library, model, request, &work.folder);
                 if let Ok((path, passport)) = found
                     && passport.plan(&path).is_ok()
                 {
@@ -280,7 +287,7 @@ pub(super) mod tensorrt {
                 &work.library,
                 work.device.as_ref(),
                 model,
-                &work.request,
+                request,
                 &work.folder,
                 &format!("ocelli {VERSION}"),
                 &progress,
@@ -313,8 +320,8 @@ pub(super) mod tensorrt {
     pub(super) fn verify(verify: &Verify) -> Result<(), Failure> {
         let work = Work::new(&verify.which)?;
         let mut bad = false;
-        for model in work.models(&verify.which) {
-            match one(&work, model) {
+        for (model, request) in work.plans(&verify.which) {
+            match one(&work, model, request) {
                 Ok(line) => say(&line)?,
                 Err(why) => {
                     log::error!("model {}: {why}", model.id);
@@ -332,14 +339,14 @@ pub(super) mod tensorrt {
     }
 
     /// Finds a model's plan, reads it whole, and, where its device is here, loads it and asks for its golden answers.
-    fn one(work: &Work, model: &Model) -> Result<String, String> {
-        let (path, passport) = builder::find(&work.library, model, &work.request, &work.folder)?;
+    fn one(work: &Work, model: &Model, request: &Request) -> Result<String, String> {
+        let (path, passport) = builder::find(&work.library, model, request, &work.folder)?;
         let plan = passport.plan(&path)?;
         let Some(device) = &work.device else {
             return Ok(format!("{}: whole, not loaded: it is for devices elsewhere", path.display()));
         };
         device.bind().map_err(|why| why.to_string())?;
-        let engine = work.library.load(&plan, work.request.dla_core)?;
+        let engine = work.library.load(&plan, request.dla_core)?;
         let mut found: Vec<Tensor> = engine.tensors()?.into_iter().map(Into::into).collect();
         let mut expected = passport.tensors.clone();
         let by_name = |a: &Tensor, b: &Tensor| a.name.cmp(&b.name);
@@ -351,16 +358,14 @@ pub(super) mod tensorrt {
                 path.display()
             ));
         }
-        let max_batch = work.request.max_batch;
-        let answers = match (&passport.golden, work.request.dla_core) {
-            (Some(kept), None) => {
-                golden::verify(device, &work.library, model, &plan, max_batch, kept)?;
+        let answers = match &passport.golden {
+            Some(kept) => {
+                golden::verify(device, &work.library, model, &plan, &passport.key, kept)?;
                 "and answers as it did"
             }
-            (None, _) => {
+            None => {
                 "but has no golden answers to hold it to: \"ocelli engine build --rebuild\" here keeps them"
             }
-            (_, Some(_)) => "and is for a DLA, whose answers are not asked for",
         };
         Ok(format!("{}: whole, loads, {answers}", path.display()))
     }

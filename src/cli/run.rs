@@ -314,7 +314,8 @@ fn open_tensorrt(
 ) -> Result<Box<dyn Backend<FrameRef>>, Failure> {
     use crate::cli::engine::tensorrt::announce;
     use ocelli::infer::tensorrt::{Building, Progress, Settings, TensorRt};
-    let BackendSpec::TensorRt { device, engine_cache, contexts, build_plans } = &board.accelerator.backend
+    let BackendSpec::TensorRt { device, engine_cache, contexts, dla, build_plans } =
+        &board.accelerator.backend
     else {
         return Err(Failure::new(Exit::Internal, "the board's accelerator is not TensorRT"));
     };
@@ -323,6 +324,7 @@ fn open_tensorrt(
     let settings = Settings {
         device: *device,
         lanes: *contexts,
+        dla,
         max_batch: board.accelerator.max_batch,
         cache: engine_cache,
         frame_bytes: runtime::shares(board, 1).iter().map(|share| share.slot_bytes).max().unwrap_or(0),

@@ -90,6 +90,7 @@ struct Bench {
     folder: tempfile::TempDir,
     models: Vec<Model>,
     lanes: u16,
+    dla: Vec<u8>,
 }
 
 impl Bench {
@@ -129,17 +130,22 @@ impl Bench {
         let library = Library::open().map_err(|why| why.to_string())?;
         let device = Device::open(0).map_err(|why| why.to_string())?;
         let target = Target::Here { device: "Stand-in".into(), capability: 86 };
-        let key = Request::of_board(target, MAX_BATCH, self.lanes).key(&library, &model);
-        let path = folder.join(key.file());
-        let mut passport = Passport::new(key, plan.as_bytes(), tensors, 1, 0.0, "the test".into());
-        passport.golden = Some(golden::ask(&device, &library, &model, plan.as_bytes(), MAX_BATCH)?);
-        passport.keep(&path, plan.as_bytes())?;
+        for request in Request::of_board(target, MAX_BATCH, self.lanes).with_dlas(&self.dla) {
+            let core = request.dla_core;
+            let plan = core.map_or_else(|| plan.clone(), |core| format!("{plan}dla {core}\n"));
+            let key = request.key(&library, &model);
+            let path = folder.join(key.file());
+            let mut passport =
+                Passport::new(key, plan.as_bytes(), tensors.clone(), 1, 0.0, "the test".into());
+            passport.golden = Some(golden::ask(&device, &library, &model, plan.as_bytes(), MAX_BATCH, core)?);
+            passport.keep(&path, plan.as_bytes())?;
+        }
         self.models.push(model);
         Ok(())
     }
 
     fn new(lanes: u16) -> Self {
-        Self { folder: tempfile::tempdir().unwrap(), models: Vec::new(), lanes }
+        Self { folder: tempfile::tempdir().unwrap(), models: Vec::new(), lanes, dla: Vec::new() }
     }
 
     /// One toy.
@@ -153,6 +159,7 @@ impl Bench {
         let settings = Settings {
             device: 0,
             lanes: self.lanes,
+            dla: &self.dla,
             max_batch: MAX_BATCH,
             cache: self.folder.path(),
             frame_bytes: 4096,
@@ -167,16 +174,17 @@ impl Bench {
         rig
     }
 
-    /// Changes a kept passport.
+    /// Changes a model's kept passports.
     fn forge(&self, id: &str, change: impl Fn(&mut Passport)) {
         let files = std::fs::read_dir(self.folder.path()).unwrap().map(|entry| entry.unwrap().path());
-        let plan = files
+        let plans = files
             .filter(|path| path.extension().is_some_and(|end| end == "plan"))
-            .find(|path| path.file_name().unwrap().to_str().unwrap().starts_with(id))
-            .unwrap();
-        let mut passport = Passport::load(&plan).unwrap();
-        change(&mut passport);
-        passport.keep(&plan, &std::fs::read(&plan).unwrap()).unwrap();
+            .filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with(id));
+        for plan in plans.collect::<Vec<_>>() {
+            let mut passport = Passport::load(&plan).unwrap();
+            change(&mut passport);
+            passport.keep(&plan, &std::fs::read(&plan).unwrap()).unwrap();
+        }
     }
 }
 
@@ -330,6 +338,55 @@ fn lanes_may_finish_in_any_order() {
         let second = rig.complete();
         assert_eq!((first.outputs[0].row(0), second.outputs[0].row(0)), (&[1.0; 3][..], &[2.0; 3][..]));
         assert!(first.completed >= second.completed);
+        Ok(())
+    });
+}
+
+/// DLAs work beside the GPU, each by its own plan, and take batches in turn with it.
+#[test]
+fn dlas_take_their_turn() {
+    on_all_kinds("backend::dlas_take_their_turn", || {
+        let mut bench = Bench::new(1);
+        bench.dla = vec![0, 1];
+        let added = bench.add("toy", Element::F32, "f32", -1);
+        if compiled_version().rtx {
+            assert!(added.unwrap_err().contains("there is no DLA number 0: TensorRT-RTX"));
+            return Ok(());
+        }
+        added?;
+        works(bench.rig());
+        let mut rig = bench.rig();
+        assert_eq!(rig.backend.capabilities().in_flight, 3);
+        let on = || ["dla 0", "dla 1"].map(calls);
+        let before = on();
+        for mark in 1..=6 {
+            rig.submit(&[mark, mark + 1]);
+            assert_eq!(rig.complete().outputs[0].row(1), [f32::from(mark + 1); 3]);
+        }
+        assert_eq!(on(), before.map(|before| before + 2));
+        // A slow one holds up nobody's work, though results come in order.
+        hold(compute(1), true);
+        (1..=3).for_each(|mark| rig.submit(&[mark]));
+        while on()[1] < before[1] + 3 {
+            std::thread::yield_now();
+        }
+        hold(compute(1), false);
+        for mark in 1..=3u8 {
+            assert_eq!(rig.complete().outputs[0].row(0), [f32::from(mark); 3]);
+        }
+        drop(rig);
+        // Every plan is held to its own answers.
+        let spoil = |passport: &mut Passport| {
+            if passport.key.dla_core == Some(1) {
+                passport.golden.as_mut().unwrap().answers[0][0][0] += 50.0;
+            }
+        };
+        bench.forge("toy", spoil);
+        let why = bench.open(&Arc::default(), &Waker::new()).unwrap_err().to_string();
+        assert!(why.contains("does not answer as when its plan was built"), "{why}");
+        bench.dla = vec![2];
+        let why = bench.add("other", Element::F32, "f32", -1).unwrap_err();
+        assert!(why.contains("there is no DLA number 2: TensorRT 11.4"), "{why}");
         Ok(())
     });
 }

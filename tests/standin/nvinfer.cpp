@@ -38,6 +38,7 @@ struct Tensor {
 
 struct Plan {
     std::size_t scratch = 0;
+    int dla = -1; // The DLA that it was built for.
     std::vector<Tensor> tensors;
 };
 
@@ -174,7 +175,8 @@ class Context final : public IExecutionContext, public AbsentExecutionContext {
         }
     }
     bool setOptimizationProfileAsync(std::int32_t profile, cudaStream_t stream) noexcept override {
-        return !fails("setOptimizationProfileAsync") && profile == 0 && stream != nullptr;
+        selected = profile;
+        return !fails("setOptimizationProfileAsync") && (profile == 0 || plan.dla >= 0) && stream != nullptr;
     }
     bool setInputShape(const char *name, const Dims &dims) noexcept override {
         const std::size_t at = find(name);
@@ -182,7 +184,8 @@ class Context final : public IExecutionContext, public AbsentExecutionContext {
             return false;
         }
         batch = dims.d[0];
-        return true;
+        // On a DLA each profile is for one size.
+        return plan.dla < 0 || batch == selected + 1;
     }
     Dims getTensorShape(const char *name) const noexcept override {
         Dims dims = plan.tensors[find(name)].dims;
@@ -234,6 +237,9 @@ class Context final : public IExecutionContext, public AbsentExecutionContext {
     }
 
     static int compute(const Plan &plan, const std::vector<void *> &addresses, void *scratch, std::size_t batch) {
+        if (plan.dla >= 0) {
+            fails(("dla " + std::to_string(plan.dla)).c_str()); // Counts it.
+        }
         constexpr int ILLEGAL_ADDRESS = 700;
         char *work = behind(scratch, plan.scratch);
         if (work == nullptr) {
@@ -279,6 +285,7 @@ class Context final : public IExecutionContext, public AbsentExecutionContext {
     mutable bool capturable = !RTX; // Of RTX nothing is, before it was asked.
     void *scratch = nullptr;
     std::int64_t batch = -1;
+    std::int32_t selected = 0;
 };
 
 class Engine final : public ICudaEngine, public AbsentCudaEngine {
@@ -335,6 +342,10 @@ class Runtime final : public IRuntime, public AbsentRuntime {
             return nullptr;
         }
         while (text >> word) {
+            if (word == "dla") {
+                text >> plan.dla;
+                continue;
+            }
             Tensor tensor{"", word == "in", DataType::kFLOAT, {}};
             std::string type;
             text >> tensor.name >> type >> tensor.dims.nbDims;
@@ -347,11 +358,20 @@ class Runtime final : public IRuntime, public AbsentRuntime {
             }
             plan.tensors.push_back(tensor);
         }
+        if (plan.dla != dla) {
+            logger.log(ILogger::Severity::kERROR, "the plan is for another device");
+            return nullptr;
+        }
         return new Engine(plan);
     }
+#if !defined(TRT_MAJOR_RTX)
+    std::int32_t getNbDLACores() const noexcept override { return 2; }
+    void setDLACore(std::int32_t core) noexcept override { dla = core; }
+#endif
 
   private:
     ILogger &logger;
+    std::int32_t dla = -1;
 };
 
 } // namespace

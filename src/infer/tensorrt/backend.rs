@@ -4,7 +4,7 @@ use super::Progress;
 use super::builder::{self, Request, Target};
 use super::cuda::{CudaError, Device};
 use super::golden::Pictures;
-use super::lane::{Lane, Plan};
+use super::lane::{Lane, Place, Plan};
 use super::library::Library;
 use super::memory::Staging;
 use super::network::Network;
@@ -31,8 +31,10 @@ const GLANCE: Duration = Duration::from_micros(500);
 pub struct Settings<'a> {
     /// CUDA device number.
     pub device: u16,
-    /// Lanes: batches in flight.
+    /// Lanes on the GPU: batches in flight.
     pub lanes: u16,
+    /// DLAs that have a lane each beside them.
+    pub dla: &'a [u8],
     /// Most jobs in a batch.
     pub max_batch: u16,
     /// Where plans are kept.
@@ -57,6 +59,7 @@ impl fmt::Debug for Settings<'_> {
         f.debug_struct("Settings")
             .field("device", &self.device)
             .field("lanes", &self.lanes)
+            .field("dla", &self.dla)
             .finish_non_exhaustive()
     }
 }
@@ -66,8 +69,10 @@ impl fmt::Debug for Settings<'_> {
 pub struct TensorRt {
     capabilities: Capabilities,
     // Before what their work uses.
-    lanes: Vec<Lane>,
-    networks: Vec<Network>,
+    lanes: Vec<Placed>,
+    units: Vec<Unit>,
+    /// The lane whose turn it is, if it is idle: a profile is measured on all of them.
+    turn: usize,
     /// Per model: why its batches are refused.
     stopped: Vec<Option<BatchFault>>,
     /// Which lane has each batch in flight, in order of submission; capacity fixed at start.
@@ -99,22 +104,13 @@ impl TensorRt {
         let max_batch = settings.max_batch.clamp(1, MAX_BATCH as u16);
         let target = Target::Here { device: found.name.clone(), capability: found.capability };
         let request = Request::of_board(target, max_batch, settings.lanes);
-        let mut networks = Vec::new();
-        let mut passports = Vec::new();
-        let mut kept = Vec::new();
-        for model in models {
-            let (plan, passport) = plan(settings, &library, &device, model, &request)?;
-            let compiled = Compiled::of(settings.cache.join(request.key(&library, model).file()));
-            networks.push(
-                Network::load(&device, &library, model, &plan, &compiled.bytes, max_batch)
-                    .map_err(|what| bad(model, what))?,
-            );
-            passports.push(passport);
-            kept.push(compiled);
-        }
-        let lanes = settings.lanes.max(1);
-        let staging =
-            Staging::new(&device, usize::from(lanes) * usize::from(max_batch), settings.frame_bytes);
+        let requests = request.with_dlas(settings.dla);
+        let units = requests.iter().map(|request| Unit::load(settings, &library, &device, models, request));
+        let units = units.collect::<Result<Vec<_>, _>>()?;
+        // Those of the GPU, and one for each DLA.
+        let on_gpu = (0..settings.lanes.max(1)).map(|context| (0, context));
+        let places: Vec<_> = on_gpu.chain((1..units.len()).map(|unit| (unit, 0))).collect();
+        let staging = Staging::new(&device, places.len() * usize::from(max_batch), settings.frame_bytes);
         let plan = Plan {
             device: device.clone(),
             max_batch,
@@ -122,15 +118,17 @@ impl TensorRt {
             shares_profiles: library.version().shares_profiles(),
             copies: copies.clone(),
         };
-        let lanes = (0..lanes).map(|number| Lane::new(&plan, &networks, number, waker));
+        let lanes = (0..).zip(places).map(|(number, (unit, context))| {
+            let lane = Lane::new(&plan, &units[unit].networks, Place { number, context }, waker)?;
+            Ok(Placed { lane, unit })
+        });
         let mut lanes = lanes.collect::<Result<Vec<_>, _>>().map_err(|(model, what)| match model {
             Some(index) => bad(&models[index], what),
             None => InferError::System(what),
         })?;
-        let stopped = check(&device, models, &networks, &passports, &mut lanes)?;
-        for (network, kept) in networks.iter().zip(&kept) {
-            kept.renew(network);
-        }
+        let stopped = check(&device, models, &units, &mut lanes)?;
+        units.iter().for_each(Unit::keep);
+        let networks = &units[0].networks;
         let capabilities = Capabilities {
             name: format!("{} on {}", library.version(), found.name),
             in_flight: lanes.len(),
@@ -144,7 +142,8 @@ impl TensorRt {
             capabilities,
             order: VecDeque::with_capacity(lanes.len()),
             lanes,
-            networks,
+            units,
+            turn: 0,
             stopped,
             device,
             staging,
@@ -159,8 +158,55 @@ impl TensorRt {
     }
 }
 
+/// A lane, and what it works on.
+#[derive(Debug)]
+struct Placed {
+    lane: Lane,
+    unit: usize,
+}
+
+/// What lanes work on, the GPU or a DLA: every model's plan there.
+#[derive(Debug)]
+struct Unit {
+    networks: Vec<Network>,
+    passports: Vec<Passport>,
+    compiled: Vec<Compiled>,
+}
+
+impl Unit {
+    fn load(
+        settings: &Settings<'_>,
+        library: &Library,
+        device: &Device,
+        models: &[Model],
+        request: &Request,
+    ) -> Result<Self, InferError> {
+        let mut unit = Self { networks: Vec::new(), passports: Vec::new(), compiled: Vec::new() };
+        for model in models {
+            let (plan, passport) = plan(settings, library, device, model, request)?;
+            let compiled = Compiled::of(settings.cache.join(request.key(library, model).file()));
+            let Request { max_batch, dla_core, .. } = *request;
+            unit.networks.push(
+                Network::load(device, library, model, &plan, &compiled.bytes, max_batch, dla_core)
+                    .map_err(|what| bad(model, what))?,
+            );
+            unit.passports.push(passport);
+            unit.compiled.push(compiled);
+        }
+        Ok(unit)
+    }
+
+    /// Keeps what was compiled on it.
+    fn keep(&self) {
+        for (network, compiled) in self.networks.iter().zip(&self.compiled) {
+            compiled.renew(network);
+        }
+    }
+}
+
 /// What a plan's contexts compiled on this device at an earlier start: beside its plan, or where that would lie had it been
 /// built here.
+#[derive(Debug)]
 struct Compiled {
     path: PathBuf,
     bytes: Vec<u8>,
@@ -227,25 +273,27 @@ fn plan(
 fn check(
     device: &Device,
     models: &[Model],
-    networks: &[Network],
-    passports: &[Passport],
-    lanes: &mut [Lane],
+    units: &[Unit],
+    lanes: &mut [Placed],
 ) -> Result<Vec<Option<BatchFault>>, InferError> {
     let pictures = Pictures::new(device).map_err(InferError::System)?;
     let mut stopped = Vec::new();
     let mut reasons = Vec::new();
-    for (index, (network, passport)) in networks.iter().zip(passports).enumerate() {
-        let Some(golden) = &passport.golden else {
-            log::warn!(
-                "model {}: its plan was built elsewhere and has no golden answers: what it answers here is not checked; \
-                 \"ocelli engine build --rebuild\" on this device keeps them",
-                network.id
-            );
-            stopped.push(None);
-            continue;
-        };
-        let answer = |lane: &mut Lane| pictures.check(lane, index, network, golden);
-        let wrong = lanes.iter_mut().try_for_each(answer).err();
+    for (index, Model { id, .. }) in models.iter().enumerate() {
+        let mut wrong = None;
+        for (number, unit) in units.iter().enumerate() {
+            let Some(golden) = &unit.passports[index].golden else {
+                log::warn!(
+                    "model {id}: its plan was built elsewhere and has no golden answers: what it answers here is not \
+                     checked; \"ocelli engine build --rebuild\" on this device keeps them"
+                );
+                continue;
+            };
+            let mut on_it = lanes.iter_mut().filter(|placed| placed.unit == number);
+            let answer =
+                |placed: &mut Placed| pictures.check(&mut placed.lane, index, &unit.networks[index], golden);
+            wrong = wrong.or(on_it.try_for_each(answer).err());
+        }
         stopped.push(
             wrong
                 .as_ref()
@@ -253,9 +301,8 @@ fn check(
         );
         if let Some(why) = wrong {
             log::error!(
-                "model {} is stopped: it does not answer as when its plan was built: {why}; \"ocelli engine build \
-                 --rebuild\" builds it anew; if that does not help, suspect the driver or the memory",
-                network.id
+                "model {id} is stopped: it does not answer as when its plan was built: {why}; \"ocelli engine build \
+                 --rebuild\" builds it anew; if that does not help, suspect the driver or the memory"
             );
             reasons.push((index, why));
         }
@@ -278,14 +325,17 @@ impl Backend<FrameRef> for TensorRt {
         let refusal = refusal.or_else(|| self.stopped[batch.model.index()].clone());
         let refusal = refusal.or_else(|| self.device.bind().err().map(|why| fault(format_args!("{why}"))));
         // As many lanes as batches may be in flight, so one is idle.
-        let idle = self.lanes.iter_mut().enumerate().find(|(_, lane)| lane.is_idle());
-        let (None, Some((index, lane))) = (&refusal, idle) else {
+        let lanes = self.lanes.len();
+        let mut in_turn = (0..lanes).map(|step| (self.turn + step) % lanes);
+        let idle = in_turn.find(|&index| self.lanes[index].lane.is_idle());
+        let (None, Some(index)) = (&refusal, idle) else {
             batch.fault = refusal.or_else(|| Some(fault(format_args!("no lane is idle"))));
             return Err(batch);
         };
         (batch.submitted, batch.fault) = (now, None);
-        let network = &self.networks[batch.model.index()];
-        lane.start(network, batch);
+        let Placed { lane, unit } = &mut self.lanes[index];
+        lane.start(&self.units[*unit].networks[batch.model.index()], batch);
+        self.turn = (index + 1) % lanes;
         self.order.push_back(index);
         self.looked = now;
         Ok(())
@@ -294,7 +344,8 @@ impl Backend<FrameRef> for TensorRt {
     fn poll(&mut self, now: Instant) -> Option<Box<Batch<FrameRef>>> {
         let &first = self.order.front()?;
         self.looked = now;
-        let (batch, failed) = self.lanes[first].end(now, self.gone.is_some(), &self.networks)?;
+        let Placed { lane, unit } = &mut self.lanes[first];
+        let (batch, failed) = lane.end(now, self.gone.is_some(), &self.units[*unit].networks)?;
         self.order.pop_front();
         if let Some(why) = failed {
             self.lose(why);
@@ -304,7 +355,7 @@ impl Backend<FrameRef> for TensorRt {
 
     fn poll_at(&self) -> Option<Instant> {
         let &first = self.order.front()?;
-        let asked = self.gone.is_some() || self.lanes[first].is_broken();
+        let asked = self.gone.is_some() || self.lanes[first].lane.is_broken();
         asked.then(|| self.looked + GLANCE)
     }
 

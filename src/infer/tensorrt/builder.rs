@@ -50,10 +50,23 @@ impl Request {
         Self { target, max_batch, workspace_mib, level: None, dla_core: None, contexts }
     }
 
-    /// Optimization profiles that the plan has to have.
+    /// The same for a DLA, which works on one batch at a time.
+    #[must_use]
+    pub fn on_dla(&self, core: u8) -> Self {
+        Self { dla_core: Some(core), contexts: 1, ..self.clone() }
+    }
+
+    /// This one, and the same for each of these DLAs.
+    #[must_use]
+    pub fn with_dlas(&self, cores: &[u8]) -> Vec<Self> {
+        let on_dlas = cores.iter().map(|&core| self.on_dla(core));
+        std::iter::once(self.clone()).chain(on_dlas).collect()
+    }
+
+    /// Optimization profiles that the plan has to have. On a DLA each is for one batch size alone.
     fn profiles(&self, library: &Library) -> u32 {
         let each = u32::from(self.max_batch) * u32::from(self.contexts);
-        if library.version().shares_profiles() { 1 } else { each }
+        if self.dla_core.is_none() && library.version().shares_profiles() { 1 } else { each }
     }
 
     /// The key of `model`'s plan.
@@ -139,7 +152,7 @@ pub fn build(
     let path = folder.join(key.file());
     let seconds = begun.elapsed().as_secs_f64();
     let mut passport = Passport::new(key, &built.plan, tensors, built.layers, seconds, built_by.to_owned());
-    let ask = |device| golden::ask(device, library, model, &built.plan, request.max_batch);
+    let ask = |device| golden::ask(device, library, model, &built.plan, request.max_batch, request.dla_core);
     passport.golden = device.map(ask).transpose().map_err(&bad)?;
     passport.keep(&path, &built.plan).map_err(InferError::System)?;
     if !built.timing_cache.is_empty() && built.timing_cache != options.timing_cache {
@@ -161,14 +174,20 @@ fn options(
     let fixed = tensors.iter().find(|tensor| tensor.input).and_then(|input| input.shape.first()).copied();
     let batch = |size: i64| vec![fixed.filter(|&size| size > 0).unwrap_or(size), a, b, c];
     let most = i64::from(request.max_batch);
-    // All alike: layers are timed once for all of them.
     let profiles = if open { profiles } else { 0 };
-    let extent = |profile| Extent {
-        profile,
-        tensor: model.input.tensor.clone(),
-        least: batch(1),
-        best: batch(most),
-        most: batch(most),
+    let extent = |profile: u32| {
+        // All alike, so that layers are timed once for all of them; a DLA takes no ranges.
+        let (least, most) = match request.dla_core {
+            None => (1, most),
+            Some(_) => (i64::from(profile) + 1, i64::from(profile) + 1),
+        };
+        Extent {
+            profile,
+            tensor: model.input.tensor.clone(),
+            least: batch(least),
+            best: batch(most),
+            most: batch(most),
+        }
     };
     BuildOptions {
         profiles,
@@ -196,4 +215,31 @@ pub fn find(
     let found = passport::find(folder, &request.key(library, model))?;
     signature::check(&found.1.tensors, model)?;
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn on_a_dla_each_profile_is_for_one_batch_size() {
+        let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/light_resnet50.toml");
+        let model = Model::load(&manifest, "it").unwrap();
+        let image = Tensor {
+            name: model.input.tensor.clone(),
+            input: true,
+            element: "f32".into(),
+            shape: vec![-1, 3, 224, 224],
+        };
+        let gpu = Request::of_board(Target::Here { device: "one".into(), capability: 87 }, 4, 2);
+        let ranges = |request: &Request, profiles| {
+            let options =
+                options(&model, request, profiles, Vec::new(), std::slice::from_ref(&image), Vec::new());
+            options.extents.iter().map(|extent| (extent.least[0], extent.most[0])).collect::<Vec<_>>()
+        };
+        assert_eq!(ranges(&gpu, 1), [(1, 4)]);
+        assert_eq!(ranges(&gpu.on_dla(1), 4), [(1, 1), (2, 2), (3, 3), (4, 4)]);
+        let cores: Vec<_> = gpu.with_dlas(&[0, 1]).iter().map(|request| request.dla_core).collect();
+        assert_eq!(cores, [None, Some(0), Some(1)]);
+    }
 }

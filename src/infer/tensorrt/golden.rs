@@ -5,11 +5,11 @@
 
 use super::cuda::{Device, Pinned};
 use super::kernels::Frame;
-use super::lane::{Lane, Plan};
+use super::lane::{Lane, Place, Plan};
 use super::library::Library;
 use super::memory::Staging;
 use super::network::Network;
-use super::passport::Golden;
+use super::passport::{Golden, Key};
 use crate::image::{ImageLayout, PixelFormat};
 use crate::model::Model;
 use crate::platform::Waker;
@@ -36,8 +36,9 @@ pub fn ask(
     model: &Model,
     plan: &[u8],
     max_batch: u16,
+    dla_core: Option<u8>,
 ) -> Result<Golden, String> {
-    let (networks, mut lane) = open(device, library, model, plan, max_batch)?;
+    let (networks, mut lane) = open(device, library, model, plan, max_batch, dla_core)?;
     Pictures::new(device)?.ask(&mut lane, 0, &networks[0])
 }
 
@@ -50,10 +51,10 @@ pub fn verify(
     library: &Library,
     model: &Model,
     plan: &[u8],
-    max_batch: u16,
+    key: &Key,
     golden: &Golden,
 ) -> Result<(), String> {
-    let (networks, mut lane) = open(device, library, model, plan, max_batch)?;
+    let (networks, mut lane) = open(device, library, model, plan, key.max_batch, key.dla_core)?;
     let checked = Pictures::new(device)?.check(&mut lane, 0, &networks[0], golden);
     checked.map_err(|why| format!("it does not answer as when its plan was built: {why}"))
 }
@@ -65,8 +66,9 @@ fn open(
     model: &Model,
     plan: &[u8],
     max_batch: u16,
+    dla_core: Option<u8>,
 ) -> Result<([Network; 1], Lane), String> {
-    let networks = [Network::load(device, library, model, plan, &[], max_batch)?];
+    let networks = [Network::load(device, library, model, plan, &[], max_batch, dla_core)?];
     let made = Plan {
         device: device.clone(),
         max_batch,
@@ -74,7 +76,7 @@ fn open(
         shares_profiles: library.version().shares_profiles(),
         copies: Arc::default(),
     };
-    let lane = Lane::new(&made, &networks, 0, &Waker::new()).map_err(|(_, why)| why)?;
+    let lane = Lane::new(&made, &networks, Place::default(), &Waker::new()).map_err(|(_, why)| why)?;
     Ok((networks, lane))
 }
 

@@ -39,6 +39,15 @@ pub struct Plan {
     pub copies: Arc<Copies>,
 }
 
+/// Which of the lanes one is.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Place {
+    /// Its number among all of them.
+    pub number: u16,
+    /// Its number among those that run the same plans.
+    pub context: u16,
+}
+
 /// Signals that the driver may still give: the stream that they wait for has failed.
 static KEPT: Mutex<Vec<Arc<Signal>>> = Mutex::new(Vec::new());
 
@@ -83,14 +92,14 @@ struct Program {
 }
 
 impl Lane {
-    /// The lane of this `number`, with everything run twice.
+    /// A lane, with everything run twice.
     ///
     /// # Errors
     /// There is no memory, or a model can't be run: its index, and why.
     pub fn new(
         plan: &Plan,
         networks: &[Network],
-        number: u16,
+        place: Place,
         waker: &Waker,
     ) -> Result<Self, (Option<usize>, String)> {
         let Plan { device, max_batch, staging, .. } = plan;
@@ -113,7 +122,7 @@ impl Lane {
             stream,
             upload,
             staging: staging.clone(),
-            first: usize::from(number) * batch,
+            first: usize::from(place.number) * batch,
             copies: plan.copies.clone(),
             signal: Signal::new(waker.clone()),
             batch: None,
@@ -121,8 +130,8 @@ impl Lane {
             broken: None,
         };
         for (index, network) in networks.iter().enumerate() {
-            let first =
-                if plan.shares_profiles { None } else { Some(i32::from(number) * i32::from(*max_batch)) };
+            let shares = plan.shares_profiles && !network.a_profile_a_size;
+            let first = (!shares).then(|| i32::from(place.context) * i32::from(*max_batch));
             let programs = lane.program(network, first).map_err(|why| (Some(index), why))?;
             lane.programs.push(programs);
         }

@@ -28,6 +28,8 @@ pub struct Network {
     dimensions: [i64; 3],
     /// A dimension of the input is open: shapes come from an optimization profile.
     open: bool,
+    /// Each of its profiles is for one batch size, from one on, as on a DLA.
+    pub a_profile_a_size: bool,
     sizes: Vec<u16>,
     outputs: Vec<Output>,
     /// The outputs that the manifest names, in its order.
@@ -69,7 +71,7 @@ impl Rows {
 }
 
 impl Network {
-    /// Loads a plan for batches of up to `max_batch`; `compiled` is what its contexts compiled at an earlier start.
+    /// Loads a plan for batches of up to `max_batch`, onto a DLA if it was built for one; `compiled` is what its contexts compiled at an earlier start.
     ///
     /// # Errors
     /// TensorRT does not take it, it is not as the manifest says, or the device has no kernels for its input.
@@ -80,9 +82,10 @@ impl Network {
         plan: &[u8],
         compiled: &[u8],
         max_batch: u16,
+        dla_core: Option<u8>,
     ) -> Result<Self, String> {
         device.bind().map_err(|why| why.to_string())?;
-        let mut engine = library.load(plan, None)?;
+        let mut engine = library.load(plan, dla_core)?;
         if !compiled.is_empty() && engine.restore(compiled).is_err() {
             log::warn!(
                 "model {}: the kernels kept from an earlier start are broken, or of another device, driver or TensorRT: \
@@ -114,14 +117,19 @@ impl Network {
             position,
             dimensions: signature::dimensions(&model.input),
             open,
+            a_profile_a_size: dla_core.is_some(),
             sizes,
             outputs,
             named,
             engine: Arc::new(engine),
         };
         if open {
-            let context =
-                network.context(0, network.largest(), &device.stream().map_err(|why| why.to_string())?)?;
+            let profile = if dla_core.is_some() { i32::from(network.largest()) - 1 } else { 0 };
+            let context = network.context(
+                profile,
+                network.largest(),
+                &device.stream().map_err(|why| why.to_string())?,
+            )?;
             network.lay_out(|position| context.shape(position))?;
         } else {
             network.lay_out(|position| Ok(tensors[position].shape.clone()))?;
