@@ -801,6 +801,31 @@ fn ocelli(folder: &Path, arguments: &[&str]) -> (Option<i32>, String) {
 }
 
 #[test]
+fn what_can_not_be_recorded_is_said_once_a_model() {
+    let test = "backend::what_can_not_be_recorded_is_said_once_a_model";
+    if !inside() {
+        return passes(test, &[("STANDIN_FAIL", "cuStreamBeginCapture_v2")]);
+    }
+    let work = || {
+        let mut bench = Bench::new(2);
+        let folder = tempfile::tempdir().unwrap();
+        board(folder.path())?;
+        for model in Board::load(&folder.path().join("board.toml")).unwrap().models {
+            bench.keep(&folder.path().join("cache"), model, -1, "f32")?;
+        }
+        let (code, said) =
+            ocelli(folder.path(), &["run", "board.toml", "--for", "1", "--results", "r.jsonl"]);
+        assert_eq!(code, Some(0), "{said}");
+        for model in ["one", "two"] {
+            let says = format!("model {model}: its work can't be recorded");
+            assert_eq!(said.matches(&says).count(), 1, "{said}");
+        }
+        Ok(())
+    };
+    tell(work());
+}
+
+#[test]
 fn the_program_runs_a_board_and_stops_a_model_that_answers_wrongly() {
     on_all_kinds("backend::the_program_runs_a_board_and_stops_a_model_that_answers_wrongly", || {
         let mut bench = Bench::new(2);

@@ -132,14 +132,27 @@ impl Lane {
         for (index, network) in networks.iter().enumerate() {
             let shares = plan.shares_profiles && !network.a_profile_a_size;
             let first = (!shares).then(|| i32::from(place.context) * i32::from(*max_batch));
-            let programs = lane.program(network, first).map_err(|why| (Some(index), why))?;
+            let (programs, unrecorded) = lane.program(network, first).map_err(|why| (Some(index), why))?;
             lane.programs.push(programs);
+            // Lanes with the same plans are alike.
+            if let Some(why) = unrecorded.filter(|_| place.context == 0) {
+                log::warn!(
+                    "model {}: its work can't be recorded as a graph ({why}): it is put together for every batch, which \
+                     costs the exec thread time",
+                    network.id
+                );
+            }
         }
         Ok(lane)
     }
 
-    /// Makes and warms up a model's programs. `first` is the profile of batches of one, where each context has its own.
-    fn program(&mut self, network: &Network, first: Option<i32>) -> Result<Vec<Program>, String> {
+    /// Makes and warms up a model's programs; and why one can't be recorded, if so. `first` is the profile of batches of
+    /// one, where each context has its own.
+    fn program(
+        &mut self,
+        network: &Network,
+        first: Option<i32>,
+    ) -> Result<(Vec<Program>, Option<String>), String> {
         let mut unrecorded = None;
         let mut programs = Vec::new();
         for &size in network.sizes() {
@@ -154,14 +167,7 @@ impl Lane {
             self.rehearse(network, &mut program).map_err(said)?;
             programs.push(program);
         }
-        if let Some(why) = unrecorded {
-            log::warn!(
-                "model {}: its work can't be recorded as a graph ({why}): it is put together for every batch, which \
-                 costs the exec thread time",
-                network.id
-            );
-        }
-        Ok(programs)
+        Ok((programs, unrecorded))
     }
 
     /// Runs a program as batches are, from the upload to the signal: what the driver puts off until it is asked for the
