@@ -191,7 +191,8 @@ impl<P> Pipeline<P> {
         heart
     }
 
-    /// A camera delivered a frame. A stamp that lies in the future counts as now: it must not buy time.
+    /// A camera delivered a frame at `now`, which may have passed a moment ago. A stamp that lies after it counts as that:
+    /// it must not buy time.
     pub fn frame_arrived(
         &mut self,
         now: Instant,
@@ -441,12 +442,12 @@ impl<P> Pipeline<P> {
         [self.aligner.poll_at(), held].into_iter().flatten().min()
     }
 
-    /// How many frames have to come before a batch starts, if nothing else happens before
-    /// [`Pipeline::poll_at`]; 0 or 1: any frame may start one. Whoever does not ask [`Pipeline::poll`] before
-    /// hears of what became of other frames a gate's window later at most.
+    /// How many frames have to come before a batch starts, if nothing else happens before [`Pipeline::poll_at`]; 0 or
+    /// 1: any frame may start one; `None`: no number of them does, as every place at the accelerator is taken. Whoever
+    /// tells of frames later than they came says when they did, and hears as much later what became of them.
     #[must_use]
-    pub fn awaited(&self) -> usize {
-        if self.in_flight < self.max_in_flight { self.scheduler.awaited() } else { 0 }
+    pub fn awaited(&self) -> Option<usize> {
+        (self.in_flight < self.max_in_flight).then(|| self.scheduler.awaited())
     }
 
     /// Whether no frame is on its way.

@@ -24,6 +24,8 @@ struct Rig {
     at_accelerator: VecDeque<Box<Batch<()>>>,
     at_publisher: VecDeque<Box<Batch<()>>>,
     next: Vec<u64>,
+    /// Per stream: when its newest frame came.
+    heard: Vec<Instant>,
     /// Per stream: every record, in the order in which it left.
     records: Vec<Vec<(u64, Outcome)>>,
     sets: Vec<SetRecord>,
@@ -43,6 +45,7 @@ impl Rig {
             at_accelerator: VecDeque::new(),
             at_publisher: VecDeque::new(),
             next: vec![0; board.streams.len()],
+            heard: vec![now; board.streams.len()],
             records: vec![Vec::new(); board.streams.len()],
             sets: Vec::new(),
             causes: Vec::new(),
@@ -60,7 +63,18 @@ impl Rig {
     fn arrive_captured(&mut self, stream: usize, captured: Instant) {
         let sequence = self.next[stream];
         self.next[stream] += 1;
+        self.heard[stream] = self.now;
         self.heart.frame_arrived(self.now, StreamId(stream as u16), sequence, captured, ());
+        self.act();
+    }
+
+    /// One that came a while ago, while others were heard already.
+    fn hear_late(&mut self, stream: usize, ago: Duration) {
+        let sequence = self.next[stream];
+        self.next[stream] += 1;
+        let came = self.now.saturating_sub(ago).max(self.heard[stream]);
+        self.heard[stream] = came;
+        self.heart.frame_arrived(came, StreamId(stream as u16), sequence, came, ());
         self.act();
     }
 
@@ -184,6 +198,7 @@ enum Step {
     Arrive(usize),
     Early(usize, u64),
     Old(usize, u64),
+    HearLate(usize, u64),
     Lose(usize, u64, usize),
     Complete(bool),
     Publish(bool),
@@ -199,6 +214,7 @@ fn step() -> impl Strategy<Value = Step> {
         8 => (0..STREAMS).prop_map(Step::Arrive),
         1 => (0..STREAMS, 0..50_000_000u64).prop_map(|(s, ns)| Step::Early(s, ns)),
         1 => (0..STREAMS, 0..200_000_000u64).prop_map(|(s, ns)| Step::Old(s, ns)),
+        2 => (0..STREAMS, 0..40_000_000u64).prop_map(|(s, ns)| Step::HearLate(s, ns)),
         1 => (0..STREAMS, 1..5u64, 0..4usize).prop_map(|(s, n, r)| Step::Lose(s, n, r)),
         4 => prop::bool::weighted(0.1).prop_map(Step::Complete),
         4 => prop::bool::weighted(0.9).prop_map(Step::Publish),
@@ -240,6 +256,7 @@ proptest! {
                     let captured = rig.now.saturating_sub(Duration::from_nanos(ago));
                     rig.arrive_captured(stream, captured);
                 }
+                Step::HearLate(stream, ago) => rig.hear_late(stream, Duration::from_nanos(ago)),
                 Step::Lose(stream, count, reason) => rig.lose(stream, count, reasons[reason]),
                 Step::Complete(fault) => rig.complete(fault),
                 Step::Publish(decoded) => rig.publish(decoded),

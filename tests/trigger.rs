@@ -171,7 +171,7 @@ fn run(board: &Board, profile: &Profile, random: &mut Random, places: usize, fra
         let end = running.iter().map(|&(end, _)| end).min();
         let Some(next) = [arrival, end, heart.poll_at()].into_iter().flatten().min() else { break };
         now = next;
-        let mut missing = heart.awaited();
+        let mut missing = heart.awaited().unwrap_or(usize::MAX);
         quiet = heart.poll_at().is_none_or(|at| now < at) && end.is_none_or(|end| now < end);
         // All that happens at one instant is told before the heart is asked.
         while let Some(camera) = due(&cameras).filter(|&camera| cameras[camera].arrival == now) {

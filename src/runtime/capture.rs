@@ -27,8 +27,8 @@ const HEALTHY: Duration = Duration::from_secs(10);
 /// What a capture thread tells the exec thread.
 #[derive(Debug)]
 pub(super) enum News {
-    /// A frame.
-    Frame(Captured),
+    /// A frame, and when it was handed over.
+    Frame(Captured, Instant),
     /// Captured frames that are lost.
     Lost(Lost),
     /// The stream's source changed.
@@ -234,7 +234,7 @@ impl Port {
         self.seat.told(sequence + 1);
         let refused = match self.overflow {
             Some(_) => true,
-            None => self.ring.enqueue(News::Frame(frame)).is_err(),
+            None => self.ring.enqueue(News::Frame(frame, clock::now())).is_err(),
         };
         if refused {
             match &mut self.overflow {

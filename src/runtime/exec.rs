@@ -2,6 +2,7 @@
 //! heart's own deadlines, and never does anything long.
 
 use crate::board::Realtime;
+use crate::capture::Captured;
 use crate::cause::MissCause;
 use crate::infer::Backend;
 use crate::job::{Batch, BatchFault, Job, Lost};
@@ -10,7 +11,7 @@ use crate::platform::{Waker, clock, realtime};
 use crate::pool::FrameRef;
 use crate::record::{Certificate, Event, Intervention, SetRecord};
 use crate::ring::{Receiver, Sender};
-use crate::runtime::capture::News;
+use crate::runtime::capture::{News, RING};
 use crate::runtime::heartbeat::{Signs, Work, wake_by};
 use crate::runtime::supervisor::batch_budget;
 use crate::runtime::{Flags, Snapshot, fill};
@@ -29,6 +30,9 @@ pub(super) const FACTS: usize = 4096;
 pub(super) const COMMANDS: usize = 64;
 /// Interventions that may wait to be published; of more, the oldest are in the log alone.
 const SAID: usize = 64;
+/// Frames that may come before they are heard, while every place at the accelerator is taken: a wake-up for each would
+/// cost more than the frame's scheduling. All may be one camera's.
+const UNHEARD: u32 = RING as u32 / 2;
 /// How long a stop waits for the accelerator beyond the longest latency bound.
 pub(crate) const GRACE: Duration = Duration::from_secs(2);
 
@@ -181,7 +185,8 @@ impl Exec {
             } else {
                 // While the publisher's ring is full, only its word or an arrival changes anything.
                 let at = if self.held.is_some() { None } else { self.poll_at() };
-                let arrivals = u32::try_from(self.heart.awaited()).unwrap_or(u32::MAX);
+                let arrivals =
+                    self.heart.awaited().map_or(UNHEARD, |frames| frames.try_into().unwrap_or(u32::MAX));
                 waker.wait_for(arrivals, Some(wake_by(at)));
             }
         }
@@ -225,11 +230,14 @@ impl Exec {
         let stream = StreamId(index as u16);
         let Some(arrivals) = &mut self.arrivals[index] else { return };
         while let Some(news) = arrivals.dequeue() {
-            let now = clock::now();
             match news {
-                News::Frame(f) => self.heart.frame_arrived(now, stream, f.sequence, f.captured, f.frame),
+                News::Frame(Captured { sequence, captured, frame }, delivered) => {
+                    self.heart.frame_arrived(delivered, stream, sequence, captured, frame);
+                }
                 News::Lost(lost) => self.heart.frames_lost(stream, lost),
-                News::Changed(state, cause) => self.heart.stream_changed(now, stream, state, &cause),
+                News::Changed(state, cause) => {
+                    self.heart.stream_changed(clock::now(), stream, state, &cause);
+                }
             }
         }
     }
