@@ -28,6 +28,7 @@ use ocelli::stream::{ModelId, StreamId};
 use ocelli::time::Instant;
 use std::collections::VecDeque;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 const FRAME: (PixelFormat, u32, u32) = (PixelFormat::Nv12, 640, 360);
@@ -211,8 +212,7 @@ fn ours(board: &Board, plan: &Profile, streams: usize, rate: f64, time: Duration
     ocelli::bench::once(board, &settings, plan.clone(), offer, &mut opener).map_err(|Failed(error)| error)
 }
 
-/// Frames in time a second without our runtime: cameras on a grid, a queue, the session. One thread drives
-/// both: a camera of this bench costs nothing, so threads of their own would only add to the baselines' times.
+/// Frames in time a second without our runtime: a thread a camera, a queue, and a thread that drives the session.
 fn baseline(
     board: &Board,
     streams: usize,
@@ -251,33 +251,43 @@ fn drive(
     let start = clock::now() + Duration::from_millis(50);
     let released = |index: u32| start + gap * index;
     let frames = (time.as_secs_f64() / gap.as_secs_f64()) as u32;
-    let mut queue: VecDeque<(usize, Instant)> = VecDeque::new();
-    let (mut next, mut met) = (0, 0_u32);
-    // What is done after the last frame's deadline is late.
-    let end = released(frames) + BOUND;
-    while clock::now() < end {
-        let now = clock::now();
-        while next < frames && released(next) <= now {
-            let camera = next as usize % streams;
+    let queue: Mutex<VecDeque<(usize, Instant)>> = Mutex::default();
+    let waiting = || queue.lock().unwrap_or_else(PoisonError::into_inner);
+    let camera = |camera: usize| {
+        for released in (camera as u32..frames).step_by(streams).map(released) {
+            clock::sleep_until(released);
+            let mut queue = waiting();
             if newest {
                 queue.retain(|&(other, _)| other != camera);
             }
-            queue.push_back((camera, released(next)));
-            next += 1;
+            queue.push_back((camera, released));
+            drop(queue);
+            waker.wake();
         }
-        while let Some(batch) = backend.poll(clock::now()) {
-            met += batch.jobs.iter().filter(|member| batch.completed <= member.job.deadline).count() as u32;
-            spare.push(batch);
+    };
+    std::thread::scope(|scope| {
+        (0..streams).for_each(|number| drop(scope.spawn(move || camera(number))));
+        let mut met = 0_u32;
+        // What is done after the last frame's deadline is late.
+        let end = released(frames) + BOUND;
+        while clock::now() < end {
+            while let Some(batch) = backend.poll(clock::now()) {
+                met +=
+                    batch.jobs.iter().filter(|member| batch.completed <= member.job.deadline).count() as u32;
+                spare.push(batch);
+            }
+            while let Some(mut batch) = spare.pop() {
+                fill(&mut batch, &mut waiting(), largest, &frame);
+                if batch.jobs.is_empty() {
+                    spare.push(batch);
+                    break;
+                }
+                backend.submit(clock::now(), batch).map_err(|batch| format!("refused: {:?}", batch.fault))?;
+            }
+            waker.wait_until(Some(end));
         }
-        while !queue.is_empty()
-            && let Some(mut batch) = spare.pop()
-        {
-            fill(&mut batch, &mut queue, largest, &frame);
-            backend.submit(clock::now(), batch).map_err(|batch| format!("refused: {:?}", batch.fault))?;
-        }
-        waker.wait_until(Some(if next < frames { released(next).min(end) } else { end }));
-    }
-    Ok(f64::from(met) / time.as_secs_f64())
+        Ok(f64::from(met) / time.as_secs_f64())
+    })
 }
 
 fn fill(batch: &mut Batch<FrameRef>, queue: &mut VecDeque<(usize, Instant)>, largest: u16, frame: &FrameRef) {
