@@ -42,6 +42,28 @@ fn words(number: u32) -> Option<&'static CStr> {
     }
 }
 
+/// Sees that there is a driver, and that it is what cudarc takes for it.
+fn driver() -> Result<(), InferError> {
+    let start = driver_function("cuInit").map_err(no_driver)?;
+    // cudarc takes the first of several names that is found, libcuda.so before libcuda.so.1.
+    // SAFETY: one was found just now; the function is not called.
+    let taken = unsafe { sys::culib().get::<*const ()>(b"cuInit\0") };
+    if taken.map_or(0, |taken| taken.addr()) != start {
+        return Err(InferError::Unavailable {
+            what: "libcuda.so is another library than NVIDIA's driver, libcuda.so.1: a stub of the CUDA toolkit?"
+                .to_owned(),
+            remedy: "take its folder out of LD_LIBRARY_PATH".to_owned(),
+        });
+    }
+    Ok(())
+}
+
+fn no_driver(what: String) -> InferError {
+    let remedy =
+        "install NVIDIA's driver and see that nvidia-smi, or on a Jetson deviceQuery, finds the device";
+    InferError::Unavailable { what, remedy: remedy.to_owned() }
+}
+
 /// A CUDA device with its primary context, which TensorRT uses too.
 #[derive(Clone, Debug)]
 pub struct Device {
@@ -60,21 +82,8 @@ impl Device {
     /// # Errors
     /// There is no driver, it does not start, or it has no such device.
     pub fn open(number: u16) -> Result<Self, InferError> {
-        let driver =
-            "install NVIDIA's driver and see that nvidia-smi, or on a Jetson deviceQuery, finds the device";
-        let unavailable = |what: String| InferError::Unavailable { what, remedy: driver.to_owned() };
-        let start = driver_function("cuInit").map_err(unavailable)?;
-        // cudarc takes the first of several names that is found, libcuda.so before libcuda.so.1.
-        // SAFETY: one was found just now; the function is not called.
-        let taken = unsafe { sys::culib().get::<*const ()>(b"cuInit\0") };
-        if taken.map_or(0, |taken| taken.addr()) != start {
-            return Err(InferError::Unavailable {
-                what: "libcuda.so is another library than NVIDIA's driver, libcuda.so.1: a stub of the CUDA toolkit?"
-                    .to_owned(),
-                remedy: "take its folder out of LD_LIBRARY_PATH".to_owned(),
-            });
-        }
-        Self::find(number).map_err(|why| unavailable(format!("CUDA device {number} can't be used: {why}")))
+        driver()?;
+        Self::find(number).map_err(|why| no_driver(format!("CUDA device {number} can't be used: {why}")))
     }
 
     fn find(number: u16) -> Result<Self, CudaError> {
@@ -135,15 +144,16 @@ impl Device {
 ///
 /// # Errors
 /// There is no driver or no such device.
-pub fn uuid(number: u16) -> Result<[u8; 16], CudaError> {
-    // SAFETY: this only opens the library, and closes it again.
-    if !unsafe { sys::is_culib_present() } {
-        return Err(DriverError(sys::CUresult::CUDA_ERROR_NO_DEVICE).into());
-    }
-    result::init()?;
-    let uuid = result::device::get_uuid(result::device::get(number.into())?)?;
+pub fn uuid(number: u16) -> Result<[u8; 16], InferError> {
+    driver()?;
+    let asked = result::init()
+        .and_then(|()| result::device::get(number.into()))
+        .and_then(result::device::get_uuid)
+        .map_err(|why| {
+            no_driver(format!("CUDA device {number} does not tell it: {}", CudaError::from(why)))
+        })?;
     // C's characters have a sign on some machines.
-    Ok(uuid.bytes.map(|byte| u8::from_ne_bytes(byte.to_ne_bytes())))
+    Ok(asked.bytes.map(|byte| u8::from_ne_bytes(byte.to_ne_bytes())))
 }
 
 /// Makes a context the calling thread's, whatever failed before.
