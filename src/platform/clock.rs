@@ -1,7 +1,7 @@
 //! The real clock.
 
 use crate::time::{Instant, nanos};
-use rustix::thread::{NanosleepRelativeResult, nanosleep};
+use rustix::thread::clock_nanosleep_absolute;
 use rustix::time::{ClockId, Timespec, clock_gettime};
 use std::time::Duration;
 
@@ -19,16 +19,12 @@ pub fn wall() -> u64 {
 
 /// Sleeps until `at`; returns at once when that has passed. A signal may end the sleep early.
 pub fn sleep_until(at: Instant) {
-    let left = at.since(now());
-    if left > Duration::ZERO {
-        let tv_sec = left.as_secs().try_into().unwrap_or(i64::MAX);
-        let tv_nsec = left.subsec_nanos().into();
-        match nanosleep(&Timespec { tv_sec, tv_nsec }) {
-            NanosleepRelativeResult::Ok
-            | NanosleepRelativeResult::Interrupted(_)
-            | NanosleepRelativeResult::Err(_) => {}
-        }
-    }
+    let at = Duration::from_nanos(at.as_nanos());
+    let tv_sec = at.as_secs().try_into().unwrap_or(i64::MAX);
+    let tv_nsec = at.subsec_nanos().into();
+    // The instant itself, not what is left: threads that sleep until the same one share a timer interrupt. What it
+    // can fail with is a signal.
+    let _ = clock_nanosleep_absolute(ClockId::Monotonic, &Timespec { tv_sec, tv_nsec });
 }
 
 fn as_nanos(at: Timespec) -> u64 {
