@@ -42,7 +42,7 @@ impl Releases {
 
 /// How long frames of one instant are waited for: threads that wake at the same instant deliver one after the
 /// other.
-const HAND_OVER: Duration = Duration::from_millis(2);
+const HAND_OVER: Duration = Duration::from_millis(1);
 
 /// Where frames come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
