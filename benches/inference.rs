@@ -19,6 +19,7 @@ use ocelli::image::{ImageLayout, PixelFormat};
 use ocelli::infer::Backend;
 use ocelli::infer::onnxruntime::{self, OnnxRuntime};
 use ocelli::job::{Batch, BatchJob, DropReason, Job};
+use ocelli::platform::idle::Shallow;
 use ocelli::platform::{Waker, clock};
 use ocelli::pool::{FrameRef, Pool, ShareSpec};
 use ocelli::runtime;
@@ -42,6 +43,8 @@ fn main() -> Fallible<()> {
     let mut numbers = std::env::args().skip(1).filter_map(|argument| argument.parse::<f64>().ok());
     let seconds = Duration::from_secs_f64(numbers.next().unwrap_or(5.0));
     let rounds = numbers.next().unwrap_or(5.0) as usize;
+    // For all of them alike, as the runtime asks for it where a board does not say no.
+    let _shallow = Shallow::request().inspect_err(|refused| println!("{refused}"));
     let template = board()?;
 
     // One session with two threads or two with one: alternated, and the better one is used below.

@@ -129,7 +129,7 @@ fn a_plain_board_has_the_defaults_that_the_schema_names() {
             "model person: b/person.onnx (fp32), input 320x320, labels 1",
             "stream front: synthetic, phase 0 ms, jitter 0 ms, seed 0, 640x360 NV12, color as the source says, \
              every 33.333333 ms, bound 100 ms, normal, late results dropped, 1 of 30 frames may be missed, model person",
-            "realtime: lock_memory try, fifo try, cpus any",
+            "realtime: lock_memory try, fifo try, shallow_idle try, cpus any",
             "platform: thermal zones [], power rails [], gpu load [], gpu clock []",
             "supervision: hardware watchdog none, restart not allowed, no last ledger",
         ]

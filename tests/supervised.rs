@@ -325,3 +325,12 @@ fn what_the_system_refuses_is_said_once_with_the_remedy_or_stops_the_start() {
         assert!(log.contains(remedy), "{key}: {log}");
     }
 }
+
+#[test]
+fn shallow_idle_is_a_condition_where_the_board_says_so() {
+    let bench = Bench::new("[realtime]\nshallow_idle = \"required\"\n");
+    let (code, log) = end(bench.command(&["--for", "1"]).spawn().unwrap());
+    let allowed = fs::OpenOptions::new().write(true).open("/dev/cpu_dma_latency").is_ok();
+    let refusal = "shallow idle states refused: /dev/cpu_dma_latency";
+    assert_eq!((code, log.contains(refusal)), (Some(if allowed { 0 } else { 71 }), !allowed), "{log}");
+}

@@ -36,8 +36,8 @@ impl fmt::Display for Board {
             writeln!(f, "set {}: {}, closed after {}", set.id, members.join(" "), Ms(set.deadline))?;
         }
         self.outputs.iter().try_for_each(|output| writeln!(f, "{output}"))?;
-        let Realtime { lock_memory, fifo, cpus } = &self.realtime;
-        write!(f, "realtime: lock_memory {lock_memory}, fifo {fifo}, cpus ")?;
+        let Realtime { lock_memory, fifo, shallow_idle, cpus } = &self.realtime;
+        write!(f, "realtime: lock_memory {lock_memory}, fifo {fifo}, shallow_idle {shallow_idle}, cpus ")?;
         match cpus.as_slice() {
             [] => writeln!(f, "any")?,
             cpus => writeln!(f, "{cpus:?}")?,

@@ -330,6 +330,8 @@ pub struct Realtime {
     pub lock_memory: Asked,
     /// Run capture, exec and publish threads under SCHED_FIFO.
     pub fifo: Asked,
+    /// Keep idle CPUs out of states that take time to leave.
+    pub shallow_idle: Asked,
     /// CPUs for exec, publish and capture threads; empty for any.
     pub cpus: Vec<u16>,
 }

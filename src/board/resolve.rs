@@ -62,6 +62,7 @@ pub(super) fn board(surroundings: &dyn Surroundings, path: &Path) -> Result<Boar
         realtime: Realtime {
             lock_memory: raw.realtime.lock_memory,
             fifo: raw.realtime.fifo,
+            shallow_idle: raw.realtime.shallow_idle,
             cpus: raw.realtime.cpus,
         },
         platform: Platform {

@@ -1,6 +1,6 @@
 //! `ocelli bench`: how many streams like the board's are in time.
 
-use crate::cli::run::{ask_realtime, open_backend, open_pool, seconds, verify, versions};
+use crate::cli::run::{ask_realtime, open_backend, open_pool, seconds, stay_shallow, verify, versions};
 use crate::cli::{Exit, Failure, say};
 use clap::{Args, ValueEnum};
 use ocelli::bench::report::{self, Circumstances};
@@ -131,6 +131,7 @@ impl Bench {
         verify(&board)?;
         let chart = self.chart.as_deref().map(create).transpose()?;
         ask_realtime(&board)?;
+        let _shallow = stay_shallow(&board)?;
         let settings = self.settings();
         let mut accelerator = String::new();
         let mut open = |board: &Board, waker: &Waker| {

@@ -1,7 +1,7 @@
 //! `ocelli plan`: what fits on a board, and what would.
 
 use crate::cli::profile::{kept, provisional};
-use crate::cli::run::{open_backend, open_pool, verify};
+use crate::cli::run::{open_backend, open_pool, stay_shallow, verify};
 use crate::cli::{Exit, Failure, say};
 use clap::{Args, ValueEnum};
 use ocelli::board::{Board, MAX_STREAMS};
@@ -68,10 +68,11 @@ impl Ask {
         let places = backend.capabilities().in_flight;
         let (profile, path) = match kept(&board, self.profile, backend.as_ref())? {
             Some((profile, path)) => (profile, Some(path)),
-            None => (
-                provisional(&board, &open_pool(&board, backend.as_ref())?, backend.as_mut(), || false)?,
-                None,
-            ),
+            None => {
+                let _shallow = stay_shallow(&board)?;
+                let pool = open_pool(&board, backend.as_ref())?;
+                (provisional(&board, &pool, backend.as_mut(), || false)?, None)
+            }
         };
         let plan = Plan::new(&board, &profile, places);
         say(&match self.format {

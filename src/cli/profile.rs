@@ -1,6 +1,6 @@
 //! `ocelli profile`: service times, measured at length and kept.
 
-use crate::cli::run::{open_backend, open_pool, seconds, verify};
+use crate::cli::run::{open_backend, open_pool, seconds, stay_shallow, verify};
 use crate::cli::{Exit, Failure, say};
 use clap::Args;
 use ocelli::board::Board;
@@ -34,6 +34,8 @@ impl Measure {
             let message = "neither XDG_STATE_HOME nor HOME is set; say --output FILE";
             Failure::new(Exit::CantCreate, message)
         })?;
+        // As it will be while it serves.
+        let _shallow = stay_shallow(&board)?;
         let mut backend = open_backend(&board, &Arc::default(), &Waker::new())?;
         let name = backend.capabilities().name.clone();
         let pool = open_pool(&board, backend.as_ref())?;

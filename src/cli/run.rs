@@ -10,6 +10,7 @@ use ocelli::decode::{Decoder, blank_outputs};
 use ocelli::infer::onnxruntime::{self, OnnxRuntime};
 use ocelli::infer::simulated::{self, Simulated};
 use ocelli::infer::{Backend, InferError};
+use ocelli::platform::idle::Shallow;
 use ocelli::platform::sensors::Sensors;
 use ocelli::platform::{Waker, clock, realtime};
 use ocelli::pool::{FrameRef, Pool, PoolError};
@@ -92,6 +93,7 @@ impl Run {
         control: &mut Control,
         guards: &mut Guards,
     ) -> Result<(), Failure> {
+        let _shallow = stay_shallow(&board)?;
         let board = Arc::new(board);
         let copies = Arc::new(Copies::default());
         let waker = Waker::new();
@@ -229,6 +231,23 @@ pub(super) fn ask_realtime(board: &Board) -> Result<(), Failure> {
         fifo => {
             fifo.iter().chain(&refused.timer_slack).for_each(|refused| log::warn!("{refused}"));
             Ok(())
+        }
+    }
+}
+
+/// Keeps idle CPUs from sleeping deeply for as long as this is held, where the board asks for it.
+pub(super) fn stay_shallow(board: &Board) -> Result<Option<Shallow>, Failure> {
+    if board.realtime.shallow_idle == Asked::No {
+        return Ok(None);
+    }
+    match Shallow::request() {
+        Ok(shallow) => Ok(Some(shallow)),
+        Err(refused) if board.realtime.shallow_idle == Asked::Required => {
+            Err(Failure::new(Exit::Refused, refused))
+        }
+        Err(refused) => {
+            log::warn!("{refused}");
+            Ok(None)
         }
     }
 }

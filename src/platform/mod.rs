@@ -5,6 +5,7 @@
 
 pub mod clock;
 pub mod exit;
+pub mod idle;
 pub mod realtime;
 pub mod memory;
 pub mod reset;
