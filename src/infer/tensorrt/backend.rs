@@ -2,13 +2,14 @@
 
 use super::Progress;
 use super::builder::{self, Request, Target};
+use super::compiled::Compiled;
 use super::cuda::{CudaError, Device};
 use super::golden::Pictures;
 use super::lane::{Lane, Place, Plan};
 use super::library::Library;
 use super::memory::Staging;
 use super::network::Network;
-use super::passport::{Passport, write};
+use super::passport::Passport;
 use crate::infer::{Backend, Capabilities, InferError, fault};
 use crate::job::{Batch, BatchFault, MAX_BATCH};
 use crate::model::Model;
@@ -18,8 +19,7 @@ use crate::stats::Copies;
 use crate::time::Instant;
 use std::collections::VecDeque;
 use std::fmt;
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -184,10 +184,10 @@ impl Unit {
         let mut unit = Self { networks: Vec::new(), passports: Vec::new(), compiled: Vec::new() };
         for model in models {
             let (plan, passport) = plan(settings, library, device, model, request)?;
-            let compiled = Compiled::of(settings.cache.join(request.key(library, model).file()));
+            let compiled = Compiled::of(&settings.cache.join(request.key(library, model).file()));
             let Request { max_batch, dla_core, .. } = *request;
             unit.networks.push(
-                Network::load(device, library, model, &plan, &compiled.bytes, max_batch, dla_core)
+                Network::load(device, library, model, &plan, compiled.bytes(), max_batch, dla_core)
                     .map_err(|what| bad(model, what))?,
             );
             unit.passports.push(passport);
@@ -200,37 +200,6 @@ impl Unit {
     fn keep(&self) {
         for (network, compiled) in self.networks.iter().zip(&self.compiled) {
             compiled.renew(network);
-        }
-    }
-}
-
-/// What a plan's contexts compiled on this device at an earlier start: beside its plan, or where that would lie had it been
-/// built here.
-#[derive(Debug)]
-struct Compiled {
-    path: PathBuf,
-    bytes: Vec<u8>,
-}
-
-impl Compiled {
-    /// What is kept for the plan at this path; nothing at the first start.
-    fn of(plan: PathBuf) -> Self {
-        let path = plan.with_extension("compiled");
-        Self { bytes: fs::read(&path).unwrap_or_default(), path }
-    }
-
-    /// Keeps what there is now, where that is something else. Without it the next start takes longer, and no more.
-    fn renew(&self, network: &Network) {
-        let kept = match network.compiled() {
-            Ok(compiled) if compiled.is_empty() || compiled == self.bytes => Ok(()),
-            Ok(compiled) => write(&self.path, &compiled),
-            Err(why) => Err(why),
-        };
-        if let Err(why) = kept {
-            log::warn!(
-                "model {}: its compiled kernels can't be kept, so that every start compiles them: {why}",
-                network.id
-            );
         }
     }
 }

@@ -1,5 +1,6 @@
 //! From a model to a plan with its passport.
 
+use super::compiled::Compiled;
 use super::cuda::Device;
 use super::library::{BuildOptions, Element, Extent, IoTensor, Library};
 use super::passport::{ELSEWHERE, Key, Passport, WORKSPACE_MIB, sha256, write};
@@ -108,7 +109,7 @@ impl From<IoTensor> for Tensor {
 }
 
 /// Builds `model`'s plan and keeps it in `folder` with its passport, and, where `device` is what it is for, with what it
-/// answers there. What was learned about layers' times is kept too, and shortens later builds.
+/// answers and compiles there. What was learned about layers' times is kept too, and shortens later builds.
 ///
 /// # Errors
 /// The network can't be read, is not as its manifest says, or can't be built; or the plan can't be kept.
@@ -152,7 +153,10 @@ pub fn build(
     let path = folder.join(key.file());
     let seconds = begun.elapsed().as_secs_f64();
     let mut passport = Passport::new(key, &built.plan, tensors, built.layers, seconds, built_by.to_owned());
-    let ask = |device| golden::ask(device, library, model, &built.plan, request.max_batch, request.dla_core);
+    let compiled = Compiled::of(&path);
+    let ask = |device| {
+        golden::ask(device, library, model, &built.plan, request.max_batch, request.dla_core, &compiled)
+    };
     passport.golden = device.map(ask).transpose().map_err(&bad)?;
     passport.keep(&path, &built.plan).map_err(InferError::System)?;
     if !built.timing_cache.is_empty() && built.timing_cache != options.timing_cache {

@@ -3,6 +3,7 @@
 //! the vehicle moves.
 #![allow(unsafe_code, reason = "the device reads the pictures")]
 
+use super::compiled::Compiled;
 use super::cuda::{Device, Pinned};
 use super::kernels::Frame;
 use super::lane::{Lane, Place, Plan};
@@ -26,7 +27,7 @@ const VALUES: usize = 256;
 /// A wrong kernel or a broken weight is off by much more.
 const TOLERANCE: f32 = 0.02;
 
-/// What a plan answers on this device, for its passport.
+/// What a plan answers on this device, for its passport. What it compiled there for that is kept.
 ///
 /// # Errors
 /// It can't be loaded or run, or says nothing finite.
@@ -37,9 +38,12 @@ pub fn ask(
     plan: &[u8],
     max_batch: u16,
     dla_core: Option<u8>,
+    compiled: &Compiled,
 ) -> Result<Golden, String> {
     let (networks, mut lane) = open(device, library, model, plan, max_batch, dla_core)?;
-    Pictures::new(device)?.ask(&mut lane, 0, &networks[0])
+    let golden = Pictures::new(device)?.ask(&mut lane, 0, &networks[0])?;
+    compiled.renew(&networks[0]);
+    Ok(golden)
 }
 
 /// Holds a plan to what it answered.

@@ -10,6 +10,8 @@ mod bridge;
 #[cfg(feature = "tensorrt")]
 pub mod builder;
 #[cfg(feature = "tensorrt")]
+pub mod compiled;
+#[cfg(feature = "tensorrt")]
 pub mod cuda;
 #[cfg(feature = "tensorrt")]
 pub mod golden;
