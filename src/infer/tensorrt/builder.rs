@@ -131,6 +131,9 @@ pub fn build(
     if sha256(&onnx) != model.sha256 {
         return Err(bad("it is not the file whose SHA-256 the manifest has".to_owned()));
     }
+    if let Some(why) = useless_on_dla(model, request) {
+        log::warn!("model {}: {why}", model.id);
+    }
     let network = library.parse(&onnx, &model.file).map_err(&bad)?;
     let tensors: Vec<Tensor> = network.tensors().map_err(&bad)?.into_iter().map(Tensor::from).collect();
     let fixed = signature::check(&tensors, model).map_err(&bad)?;
@@ -163,6 +166,15 @@ pub fn build(
         write(&learned, &built.timing_cache).map_err(InferError::System)?;
     }
     Ok((path, passport))
+}
+
+/// Why a plan for a DLA is of no use: it can be built, as the GPU does what a DLA can't, but nothing is left for the DLA.
+fn useless_on_dla(model: &Model, request: &Request) -> Option<String> {
+    let core = request.dla_core.filter(|_| model.precision == "fp32")?;
+    Some(format!(
+        "it is fp32, and DLA {core} computes in fp16 and int8 only: the GPU will do all of it, and what is given to the \
+         DLA waits for the GPU too; name the model's fp16 or int8 variant, or take {core} out of the board's dla"
+    ))
 }
 
 fn options(
@@ -243,6 +255,18 @@ mod tests {
         };
         assert_eq!(ranges(&gpu, 1), [(1, 4)]);
         assert_eq!(ranges(&gpu.on_dla(1), 4), [(1, 1), (2, 2), (3, 3), (4, 4)]);
+        let warned = |precision: &str, request: &Request| {
+            let model = Model { precision: precision.to_owned(), ..model.clone() };
+            useless_on_dla(&model, request)
+        };
+        assert!(
+            warned("fp32", &gpu.on_dla(1))
+                .is_some_and(|why| why.contains("DLA 1 computes in fp16 and int8 only"))
+        );
+        assert_eq!(
+            (warned("fp16", &gpu.on_dla(1)), warned("int8", &gpu.on_dla(1)), warned("fp32", &gpu)),
+            (None, None, None)
+        );
         let cores: Vec<_> = gpu.with_dlas(&[0, 1]).iter().map(|request| request.dla_core).collect();
         assert_eq!(cores, [None, Some(0), Some(1)]);
     }
