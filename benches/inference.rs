@@ -207,7 +207,7 @@ fn ours(board: &Board, plan: &Profile, streams: usize, rate: f64, time: Duration
     };
     let mut opener = |board: &Board, waker: &Waker| {
         let backend = Box::new(open(board, waker).map_err(Failed)?) as Box<dyn Backend<FrameRef>>;
-        let shares = runtime::shares(board, backend.capabilities().in_flight);
+        let shares = runtime::shares(board, backend.capabilities().in_flight());
         let pool = Pool::new(&shares, false).map_err(|error| Failed(error.into()))?;
         Ok(Opened { backend, pool })
     };
@@ -247,7 +247,7 @@ fn drive(
     slot.bytes_mut().iter_mut().enumerate().for_each(|(index, byte)| *byte = (index / 7) as u8);
     let frame = slot.freeze(layout).map_err(|_| "the slot is as large as a frame")?;
     let mut spare: Vec<_> =
-        (0..backend.capabilities().in_flight).map(|_| backend.capabilities().new_batch()).collect();
+        (0..backend.capabilities().in_flight()).map(|_| backend.capabilities().new_batch()).collect();
 
     // Releases of all cameras together come evenly: camera k's is the (k + n * streams)-th.
     let gap = Duration::from_secs_f64(1.0 / (fps * streams as f64));

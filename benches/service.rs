@@ -72,7 +72,7 @@ impl Case {
     }
 
     fn round(&mut self, size: usize, waker: &Waker, frame: &FrameRef) -> Result<(), InferError> {
-        let in_flight = self.backend.capabilities().in_flight;
+        let in_flight = self.backend.capabilities().in_flight();
         let mut spare: Vec<_> = (0..in_flight).map(|_| self.backend.capabilities().new_batch()).collect();
         let (batches, mut submitted, mut completed) = (BATCHES * in_flight, 0, 0);
         let start = clock::now();

@@ -225,6 +225,8 @@ pub struct Batch<P> {
     pub outputs: Vec<Tensor>,
     /// When it was handed to the backend.
     pub submitted: Instant,
+    /// Which of the backend's lanes took it, by number.
+    pub lane: usize,
     /// When the backend was done with it.
     pub completed: Instant,
     /// When a place at the accelerator became free for it.
@@ -249,6 +251,7 @@ impl<P> Batch<P> {
             between: Vec::with_capacity(max_batch),
             outputs: Vec::new(),
             submitted: Instant::default(),
+            lane: 0,
             completed: Instant::default(),
             free: Instant::default(),
             planned: Duration::ZERO,

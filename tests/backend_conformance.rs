@@ -96,7 +96,7 @@ impl Engine<FrameRef> for Echo {
 fn echo(engines: Vec<Echo>) -> Rig<FrameRef> {
     let capabilities = Capabilities {
         name: "echo".into(),
-        in_flight: 0,
+        lanes: Vec::new(),
         batch_sizes: vec![(1..=MAX_BATCH).collect()],
         output_rows: vec![vec![3]],
     };

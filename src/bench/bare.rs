@@ -115,7 +115,7 @@ fn turn(
     size: u16,
     share: Duration,
 ) -> Result<(Duration, u32), String> {
-    let at_once = backend.capabilities().in_flight;
+    let at_once = backend.capabilities().in_flight();
     let mut spare: Vec<Box<Batch<FrameRef>>> =
         (0..at_once).map(|_| backend.capabilities().new_batch()).collect();
     let start = clock::now();

@@ -237,7 +237,7 @@ fn accelerator<E: From<Trouble>>(
         .map_err(Trouble::Accelerator)?;
     let until = clock::now() + settings.profile;
     let bare = Bare::measure(&board, &pool, backend.as_mut(), &waker, until).map_err(Trouble::Accelerator)?;
-    Ok((tables, bare, backend.capabilities().in_flight))
+    Ok((tables, bare, backend.capabilities().in_flight()))
 }
 
 /// A profile whose planned times are what `take` says. Without the margin that a kept profile adds for the

@@ -65,7 +65,7 @@ impl Ask {
         verify(&board)?;
         self.suppose(&mut board)?;
         let mut backend = open_backend(&board, &Arc::default(), &Waker::new())?;
-        let places = backend.capabilities().in_flight;
+        let places = backend.capabilities().in_flight();
         let (profile, path) = match kept(&board, self.profile, backend.as_ref())? {
             Some((profile, path)) => (profile, Some(path)),
             None => {

@@ -361,7 +361,7 @@ fn open_tensorrt(_: &Board, _: &Arc<Copies>, _: &Waker) -> Result<Box<dyn Backen
 }
 
 pub(super) fn open_pool(board: &Board, backend: &dyn Backend<FrameRef>) -> Result<Pool, Failure> {
-    let shares = runtime::shares(board, backend.capabilities().in_flight);
+    let shares = runtime::shares(board, backend.capabilities().in_flight());
     let bytes: usize = shares.iter().map(|share| share.slots * share.slot_bytes).sum();
     log::info!("pool: {} slots, {} MiB", shares.iter().map(|s| s.slots).sum::<usize>(), bytes >> 20);
     let make = |lock| Pool::read_by(backend.reader(), &shares, lock);

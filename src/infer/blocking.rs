@@ -54,8 +54,8 @@ struct Flags {
 }
 
 impl<P: Send + 'static> Blocking<P> {
-    /// Starts a thread `infer-<n>` for each engine. `capabilities.in_flight` becomes their number. `waker` is
-    /// woken after every completion. The threads inherit scheduling and CPUs from the caller: call this
+    /// Starts a thread `infer-<n>` for each engine. `capabilities.lanes` becomes one of the CPU's for each.
+    /// `waker` is woken after every completion. The threads inherit scheduling and CPUs from the caller: call this
     /// before the caller becomes SCHED_FIFO.
     ///
     /// # Errors
@@ -65,7 +65,7 @@ impl<P: Send + 'static> Blocking<P> {
         mut capabilities: Capabilities,
         waker: &Waker,
     ) -> Result<Self, InferError> {
-        capabilities.in_flight = engines.len();
+        capabilities.lanes = vec!["cpu".to_owned(); engines.len()];
         let order = VecDeque::with_capacity(engines.len());
         // Built up in place: should a thread be refused, dropping `backend` ends those before it.
         let mut backend = Self { capabilities, workers: Vec::new(), order, flags: Arc::default() };
@@ -148,7 +148,7 @@ impl<P: Send + 'static> Backend<P> for Blocking<P> {
         let Some((index, worker)) = idle else {
             return refuse(batch, fault(format_args!("no engine is idle")));
         };
-        (batch.submitted, batch.fault) = (now, None);
+        (batch.submitted, batch.lane, batch.fault) = (now, index, None);
         worker.work.enqueue(batch)?;
         worker.busy = true;
         self.order.push_back(index);

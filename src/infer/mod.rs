@@ -25,8 +25,9 @@ use std::sync::Arc;
 pub struct Capabilities {
     /// Name and version for people: "onnxruntime 1.32.0".
     pub name: String,
-    /// Batches that may be submitted and not yet completed.
-    pub in_flight: usize,
+    /// Its lanes, each of which works on one batch at a time: the name of the unit that does the work ("gpu", "dla 0").
+    /// A unit's lanes are neighbours; units that are fast come first.
+    pub lanes: Vec<String>,
     /// Per model: the batch sizes it can run, ascending.
     pub batch_sizes: Vec<Vec<u16>>,
     /// Per model: elements of one job's row in each output, in the manifest's order.
@@ -34,6 +35,17 @@ pub struct Capabilities {
 }
 
 impl Capabilities {
+    /// Batches that may be submitted and not yet completed: one a lane.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.lanes.len()
+    }
+
+    /// The units in the order of their lanes, and how many lanes each has.
+    pub fn units(&self) -> impl Iterator<Item = (&str, usize)> {
+        self.lanes.chunk_by(|a, b| a == b).map(|lanes| (lanes[0].as_str(), lanes.len()))
+    }
+
     /// Rows that a batch must have room for.
     #[must_use]
     pub fn max_batch(&self, model: ModelId) -> u16 {
@@ -72,7 +84,7 @@ impl Capabilities {
         if !sizes.iter().any(|&size| usize::from(size) == jobs) {
             return Some(fault(format_args!("model number {model} can't run {jobs} jobs at once")));
         }
-        if in_flight >= self.in_flight {
+        if in_flight >= self.in_flight() {
             return Some(fault(format_args!("{in_flight} batches are in flight already")));
         }
         let room = |(index, row): (usize, &usize)| {
@@ -105,7 +117,8 @@ pub trait Backend<P>: Send {
     fn capabilities(&self) -> &Capabilities;
 
     /// Takes a batch to work on, and returns at once (under 100 us, also while another batch runs).
-    /// Sets its `submitted`. Batches come from [`Capabilities::new_batch`].
+    /// Sets its `submitted` and `lane`: the first lane that is idle. So whoever has at most n batches in flight
+    /// uses the first n lanes alone. Batches come from [`Capabilities::new_batch`].
     ///
     /// # Errors
     /// The batch itself, with `fault` set to the reason, when it can't be taken: too many in flight, a batch
@@ -137,13 +150,14 @@ mod tests {
     fn a_new_batch_has_room_for_any_model() {
         let capabilities = Capabilities {
             name: "two models".into(),
-            in_flight: 1,
+            lanes: vec!["gpu".into(), "gpu".into(), "dla 0".into()],
             batch_sizes: vec![vec![1, 2, 4], vec![1]],
             output_rows: vec![vec![10], vec![50, 7]],
         };
         let batch = capabilities.new_batch::<()>();
         let sizes: Vec<usize> = batch.outputs.iter().map(|tensor| tensor.data.len()).collect();
         assert_eq!((sizes, batch.jobs.capacity()), (vec![50, 7], 4));
+        assert_eq!(capabilities.units().collect::<Vec<_>>(), [("gpu", 2), ("dla 0", 1)]);
     }
 
     #[test]

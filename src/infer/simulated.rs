@@ -1,8 +1,8 @@
 //! A backend that computes nothing and takes the time of a linear model, on the driver's clock.
 //!
 //! It behaves as one serial accelerator: a batch starts when it is submitted or when the one before it ends,
-//! whichever is later, and takes `intercept + slope * jobs`, plus jitter. The same seed and the same batches
-//! give the same completions to the nanosecond.
+//! whichever is later, and takes `intercept + slope * jobs`, plus jitter: its lanes are places in its queue. The
+//! same seed and the same batches give the same completions to the nanosecond.
 
 use super::{Backend, Capabilities, fault};
 use crate::job::Batch;
@@ -86,7 +86,7 @@ impl<P> Simulated<P> {
     pub fn new(settings: Settings, max_batch: u16, answers: Vec<Vec<Vec<f32>>>) -> Self {
         let capabilities = Capabilities {
             name: "simulated".into(),
-            in_flight: settings.in_flight,
+            lanes: vec!["simulated".into(); settings.in_flight],
             batch_sizes: vec![(1..=max_batch).collect(); answers.len()],
             output_rows: answers.iter().map(|rows| rows.iter().map(Vec::len).collect()).collect(),
         };
@@ -146,6 +146,8 @@ impl<P: Send> Backend<P> for Simulated<P> {
         let fails = self.conditions.fails || (every > 0 && self.taken.is_multiple_of(every));
         self.free_at = self.free_at.max(now) + service;
         (batch.submitted, batch.service) = (now, service);
+        let is_idle = |lane: &usize| self.running.iter().all(|running| running.batch.lane != *lane);
+        batch.lane = (0..).find(is_idle).unwrap_or_default();
         batch.fault = fails.then(|| fault(format_args!("batch {} fails, as asked for", self.taken)));
         if !fails {
             // Now, as an accelerator has written it when a batch ends.

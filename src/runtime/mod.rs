@@ -189,7 +189,7 @@ impl Running {
         let flags = Arc::new(Flags::default());
         let publisher_waker = Waker::new();
         let capabilities = backend.capabilities().clone();
-        let in_flight = capabilities.in_flight;
+        let in_flight = capabilities.in_flight();
         let batches: Vec<Box<Batch<FrameRef>>> =
             (0..in_flight + SPARE_BATCHES).map(|_| capabilities.new_batch()).collect();
         let records = records::Records::new(&schedule);

@@ -118,7 +118,7 @@ pub fn measure_for(
     };
     let sizes: Vec<Vec<u16>> = capabilities.batch_sizes.iter().map(allowed).collect();
     let share = share(budget, &sizes);
-    let spare = (0..capabilities.in_flight).map(|_| capabilities.new_batch()).collect();
+    let spare = (0..capabilities.in_flight()).map(|_| capabilities.new_batch()).collect();
     let mut bench = Bench { board, pool, backend, spare, stop: &mut || false };
     let mut tables = Vec::with_capacity(sizes.len());
     for (index, sizes) in sizes.iter().enumerate() {

@@ -172,7 +172,7 @@ impl<'p, E> World<'p, E> {
         let answers = vec![Vec::new(); board.models.len()];
         let settings = Settings { seed, ..plan.service.clone() };
         let backend = Simulated::new(settings, board.accelerator.max_batch, answers);
-        let in_flight = Backend::<()>::capabilities(&backend).in_flight;
+        let in_flight = Backend::<()>::capabilities(&backend).in_flight();
         let batches =
             (0..in_flight + SPARE_BATCHES).map(|_| Backend::<()>::capabilities(&backend).new_batch());
         let cameras = board.streams.iter().enumerate().map(|(index, stream)| {

@@ -102,6 +102,7 @@ pub fn works<P>(mut rig: Rig<P>) {
     rig.waker.attach();
     hands_back_what_it_cannot_take(&mut rig);
     every_batch_comes_back_once_in_order(&mut rig);
+    the_first_idle_lane_takes_a_batch(&mut rig);
     dropping_releases_everything(rig);
 }
 
@@ -124,7 +125,7 @@ fn hands_back_what_it_cannot_take<P>(rig: &mut Rig<P>) {
     rig.fill(&mut roomless, &[1]);
     refused(rig, roomless, 1, "room");
 
-    let in_flight = rig.backend.capabilities().in_flight;
+    let in_flight = rig.backend.capabilities().in_flight();
     for _ in 0..in_flight {
         rig.submit(&[1]);
     }
@@ -139,7 +140,7 @@ fn hands_back_what_it_cannot_take<P>(rig: &mut Rig<P>) {
 /// Batches of all sizes, as many in flight as may be.
 fn every_batch_comes_back_once_in_order<P>(rig: &mut Rig<P>) {
     let members = |batch: u8| (batch..=batch + batch % MAX_BATCH as u8).collect::<Vec<_>>();
-    let in_flight = rig.backend.capabilities().in_flight;
+    let in_flight = rig.backend.capabilities().in_flight();
     let mut submitted = 0;
     for completed in 0..60 {
         while submitted < 60 && usize::from(submitted - completed) < in_flight {
@@ -163,8 +164,23 @@ fn every_batch_comes_back_once_in_order<P>(rig: &mut Rig<P>) {
     assert_eq!((rig.alive)(), 0, "payloads are released with their batches");
 }
 
+/// With at most n batches in flight the first n lanes work, one batch each, and no other.
+fn the_first_idle_lane_takes_a_batch<P>(rig: &mut Rig<P>) {
+    for at_once in 1..=rig.backend.capabilities().in_flight() {
+        (0..at_once).for_each(|_| rig.submit(&[1]));
+        for _ in 0..10 {
+            let lane = rig.complete().lane;
+            assert!(lane < at_once, "lane {lane} works, though {at_once} are enough");
+            rig.submit(&[1]);
+        }
+        let mut lanes: Vec<usize> = (0..at_once).map(|_| rig.complete().lane).collect();
+        lanes.sort_unstable();
+        assert_eq!(lanes, (0..at_once).collect::<Vec<_>>(), "a lane has one batch at a time");
+    }
+}
+
 fn dropping_releases_everything<P>(mut rig: Rig<P>) {
-    for _ in 0..rig.backend.capabilities().in_flight {
+    for _ in 0..rig.backend.capabilities().in_flight() {
         rig.submit(&[1, 2]);
     }
     drop(rig.backend);

@@ -103,7 +103,7 @@ fn start_parts(
     let decoders =
         board.models.iter().zip(rows).map(|(model, rows)| Decoder::new(model, rows).expect("a decoder"));
     let decoders = decoders.collect();
-    let shares = runtime::shares(board, backend.capabilities().in_flight);
+    let shares = runtime::shares(board, backend.capabilities().in_flight());
     let pool = Pool::read_by(backend.reader(), &shares, false).expect("memory");
     let profile = profile(&pool, backend.as_mut());
     let board = Arc::new(board.clone());

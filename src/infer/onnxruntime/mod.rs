@@ -74,7 +74,7 @@ impl OnnxRuntime {
         let networks = &sessions[0].0;
         let capabilities = Capabilities {
             name: library::name(),
-            in_flight: sessions.len(),
+            lanes: Vec::new(),
             batch_sizes: networks.iter().map(|network| network.batch_sizes().to_vec()).collect(),
             output_rows: networks.iter().map(Network::output_rows).collect(),
         };

@@ -71,8 +71,6 @@ pub struct TensorRt {
     // Before what their work uses.
     lanes: Vec<Placed>,
     units: Vec<Unit>,
-    /// The lane whose turn it is, if it is idle: a profile is measured on all of them.
-    turn: usize,
     /// Per model: why its batches are refused.
     stopped: Vec<Option<BatchFault>>,
     /// Which lane has each batch in flight, in order of submission; capacity fixed at start.
@@ -110,6 +108,11 @@ impl TensorRt {
         // Those of the GPU, and one for each DLA.
         let on_gpu = (0..settings.lanes.max(1)).map(|context| (0, context));
         let places: Vec<_> = on_gpu.chain((1..units.len()).map(|unit| (unit, 0))).collect();
+        let named = |&(unit, _): &(usize, u16)| match requests[unit].dla_core {
+            None => "gpu".to_owned(),
+            Some(core) => format!("dla {core}"),
+        };
+        let names = places.iter().map(named).collect();
         let staging = Staging::new(&device, places.len() * usize::from(max_batch), settings.frame_bytes);
         let plan = Plan {
             device: device.clone(),
@@ -131,7 +134,7 @@ impl TensorRt {
         let networks = &units[0].networks;
         let capabilities = Capabilities {
             name: format!("{} on {}", library.version(), found.name),
-            in_flight: lanes.len(),
+            lanes: names,
             batch_sizes: networks.iter().map(|network| network.sizes().to_vec()).collect(),
             output_rows: networks
                 .iter()
@@ -143,7 +146,6 @@ impl TensorRt {
             order: VecDeque::with_capacity(lanes.len()),
             lanes,
             units,
-            turn: 0,
             stopped,
             device,
             staging,
@@ -293,18 +295,15 @@ impl Backend<FrameRef> for TensorRt {
         let refusal = self.gone.clone().or_else(|| self.capabilities.refusal(self.order.len(), &batch));
         let refusal = refusal.or_else(|| self.stopped[batch.model.index()].clone());
         let refusal = refusal.or_else(|| self.device.bind().err().map(|why| fault(format_args!("{why}"))));
-        // As many lanes as batches may be in flight, so one is idle.
-        let lanes = self.lanes.len();
-        let mut in_turn = (0..lanes).map(|step| (self.turn + step) % lanes);
-        let idle = in_turn.find(|&index| self.lanes[index].lane.is_idle());
+        // As many lanes as batches may be in flight, so one is idle: the GPU's before a DLA's.
+        let idle = self.lanes.iter().position(|placed| placed.lane.is_idle());
         let (None, Some(index)) = (&refusal, idle) else {
             batch.fault = refusal.or_else(|| Some(fault(format_args!("no lane is idle"))));
             return Err(batch);
         };
-        (batch.submitted, batch.fault) = (now, None);
+        (batch.submitted, batch.lane, batch.fault) = (now, index, None);
         let Placed { lane, unit } = &mut self.lanes[index];
         lane.start(&self.units[*unit].networks[batch.model.index()], batch);
-        self.turn = (index + 1) % lanes;
         self.order.push_back(index);
         self.looked = now;
         Ok(())

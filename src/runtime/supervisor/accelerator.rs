@@ -151,7 +151,7 @@ impl Backend<FrameRef> for Absent {
 
 /// As many as an accelerator can take along.
 pub(super) fn boxes(capabilities: &Capabilities) -> Boxes {
-    (0..capabilities.in_flight).map(|_| capabilities.new_batch()).collect()
+    (0..capabilities.in_flight()).map(|_| capabilities.new_batch()).collect()
 }
 
 /// Drops an accelerator where that may take as long as it likes: on the thread that is given back.
