@@ -68,7 +68,7 @@ fn main() -> Fallible<()> {
     let mut own = board.clone();
     own.accelerator.max_batch = host()?.accelerator.max_batch;
     let mut backend = open(&own, &Waker::new())?;
-    let plan = runtime::measure(&own, &pool(&own, 1)?, &mut backend, || false)?;
+    let plan = runtime::measure(&own, &pool(&own, 1)?, &mut backend, || false)?.profile;
     drop(backend);
     for jobs in 1..=plan.max_batch(ModelId(0)) {
         if let Some(service) = plan.service(ModelId(0), jobs) {

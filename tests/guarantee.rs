@@ -284,7 +284,7 @@ fn equal(streams: usize, period: Duration, bound: Duration, max_batch: u16) -> B
 
 /// l(b) = 2 ms + b * 1 ms. Half a millisecond of each bound is for decoding and publishing.
 fn plan(board: &Board) -> Plan {
-    Plan::new(board, &linear(board, ms(2), ms(1)), 1)
+    Plan::new(board, &linear(board, ms(2), ms(1)))
 }
 
 fn bound(millis: u64) -> Duration {

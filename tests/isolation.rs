@@ -76,7 +76,7 @@ fn others(streams: &[Served], culprit: u16) -> Served {
 /// The longest latency that each stream was promised.
 fn promised(board: &Board) -> Vec<Duration> {
     let service = sim::service_of(board).expect("a simulated accelerator");
-    let planned = sched::Plan::new(board, &sim::profile(board, &service), 1).streams;
+    let planned = sched::Plan::new(board, &sim::profile(board, &service)).streams;
     planned.iter().map(|stream| stream.response.expect("all fit").0).collect()
 }
 

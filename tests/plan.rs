@@ -71,7 +71,16 @@ impl Desk {
 fn a_profile_tells_every_batch_size_and_a_plan_stands_on_it() {
     let desk = Desk::new(3, "normal");
     let profile = desk.profile();
-    let table = profile["services"][0].as_array().expect("a table");
+    let [kept] = profile["arrangements"].as_array().expect("arrangements").as_slice() else {
+        panic!("one unit")
+    };
+    assert_eq!(
+        (&kept["used"], &kept["max_streams"], &kept["upper_bound"]),
+        (&json!(true), &json!(3), &json!(63))
+    );
+    let unit = &kept["units"][0];
+    assert_eq!((&unit["unit"], &unit["lanes"]), (&json!("simulated"), &json!(1)));
+    let table = unit["services"][0].as_array().expect("a table");
     for (index, timing) in table.iter().enumerate() {
         let exact = (3 + index as u64) * 1_000_000;
         assert_eq!((&timing["jobs"], &timing["max_ns"]), (&json!(index + 1), &json!(exact)));
@@ -168,6 +177,11 @@ fn a_foreign_profile_is_refused_with_what_differs() {
     let words = "p.json: a profile of something else: device \"Other CPU, 4 CPUs\", here \"simulated\"; \
                  model person: sha256 \"00\", here \"";
     assert!(log.contains(words), "{log}");
+    let former = json!({ "v": 2, "key": profile["key"], "services": [[]] }).to_string();
+    write(&former);
+    let (exit, _, log) = desk.ocelli(&["plan", "desk.toml", "--profile", "p.json"]);
+    assert_eq!(exit, Some(78), "{log}");
+    assert!(log.contains("p.json: not a profile of this version"), "{log}");
     write("{}");
     let (exit, _, log) = desk.ocelli(&["plan", "desk.toml", "--profile", "p.json"]);
     assert_eq!(exit, Some(78), "{log}");

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(unsafe_code, reason = "launching kernels, and talking to the stand-ins")]
 
+mod common;
 #[path = "common/conformance.rs"]
 mod conformance;
 #[allow(dead_code)] // What it needs of it is little.

@@ -227,7 +227,7 @@ fn grouped(each: usize, offsets: &[u64], period: Duration, bound: Duration, jitt
 
 /// l(b) = 2 ms + b * 1 ms.
 fn plan(board: &Board) -> Plan {
-    Plan::new(board, &linear(board, ms(2), ms(1)), 1)
+    Plan::new(board, &linear(board, ms(2), ms(1)))
 }
 
 fn bound(millis: u64) -> Duration {

@@ -1,9 +1,9 @@
 //! What the number of streams is held against.
 
-use crate::bench::{Bare, plan};
+use crate::bench::Bare;
 use crate::board::{Board, MAX_STREAMS, SourceSpec};
-use crate::runtime::Timing;
-use crate::sched::{Plan, Profile};
+use crate::runtime::{Arrangement, Choice, Timing};
+use crate::sched::{Fits, Profile};
 use crate::time::nanos;
 use std::time::Duration;
 
@@ -21,24 +21,28 @@ pub struct Limits {
     pub bare_loop: usize,
     /// The bare loop.
     pub bare: Bare,
-    /// Half of the batches took no longer, by batch size, for each model.
+    /// Half of the batches took no longer, by batch size, for each model; of the slowest unit that is used.
     pub median: Vec<Vec<(u16, Duration)>>,
+    /// What is done with the accelerator's units beside the first, where there are any.
+    pub units: Option<String>,
 }
 
 impl Limits {
-    pub(super) fn new(template: &Board, tables: &[Vec<Timing>], bare: Bare, places: usize) -> Self {
-        let median = plan(tables, |timing| timing.p50_ns);
-        let careful = plan(tables, |timing| timing.p99_9_ns.saturating_add(timing.p99_9_ns / 20));
-        let table = |table: &Vec<Timing>| {
-            table.iter().map(|timing| (timing.jobs, Duration::from_nanos(timing.p50_ns))).collect()
-        };
+    /// With the units that are used, by the choice that was made by [`Timing::careful`].
+    pub(super) fn new(template: &Board, used: &Arrangement, bare: Bare, choice: &Choice) -> Self {
+        let half = |timing: &Timing| timing.p50_ns;
+        let median = used.profile(half, false);
+        let tables = used.services(half).into_iter();
+        let tables =
+            tables.map(|table| table.into_iter().map(|(jobs, service)| (jobs, service.planned)).collect());
         Self {
-            upper: Plan::new(template, &median, places).upper_bound,
-            admitted: Plan::new(template, &careful, places).max_streams,
-            aligned: if places == 1 { aligned(template, &median) } else { None },
+            upper: Fits::new(template, &median).upper_bound,
+            admitted: choice.candidates[choice.used].fits.max_streams,
+            aligned: if median.places == 1 { aligned(template, &median) } else { None },
             bare_loop: bare.streams(template, MAX_STREAMS),
             bare,
-            median: tables.iter().map(table).collect(),
+            median: tables.collect(),
+            units: choice.said(),
         }
     }
 

@@ -28,8 +28,8 @@ pub use streams::{Offer, Releases, Sources, like};
 
 use crate::board::{Board, MAX_STREAMS};
 use crate::platform::{Waker, clock};
-use crate::runtime::{Timing, measure_for};
-use crate::sched::{Profile, Service};
+use crate::runtime::{Arrangement, Choice, Timing, measure_for};
+use crate::sched::Profile;
 use probe::Runs;
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -163,9 +163,13 @@ pub fn measure<E: From<Trouble>>(
     open: &mut dyn FnMut(&Board, &Waker) -> Result<Opened, E>,
     tell: &mut dyn FnMut(&Probe),
 ) -> Result<Found, E> {
-    let (tables, bare, places) = accelerator(template, settings, open)?;
-    let limits = Limits::new(template, &tables, bare, places);
-    let plan = plan(&tables, |timing| settings.percentile.of(timing));
+    let (arrangements, bare) = accelerator(template, settings, open)?;
+    // As a run with a kept profile would choose. What batches are planned with is without the margin that such a profile
+    // adds for the months to come: these times are minutes old.
+    let choice = Choice::new(template, &arrangements, Timing::careful, false);
+    let used = &arrangements[choice.used];
+    let limits = Limits::new(template, used, bare, &choice);
+    let plan = used.profile(|timing| settings.percentile.of(timing), false);
     let mut runs = Runs { template, settings, plan, open, tell, made: Vec::new() };
     let outcome = search(limits.start(settings.most), settings.most, &mut runs)?;
     let mut found =
@@ -223,29 +227,19 @@ fn beyond<E: From<Trouble>>(
     Ok(())
 }
 
-/// Service times by batch size for each model, and the bare loop's rates, from one backend.
+/// Service times of the accelerator's units, and the bare loop's rates, from one backend.
 fn accelerator<E: From<Trouble>>(
     template: &Board,
     settings: &Settings,
     open: &mut dyn FnMut(&Board, &Waker) -> Result<Opened, E>,
-) -> Result<(Vec<Vec<Timing>>, Bare, usize), E> {
+) -> Result<(Vec<Arrangement>, Bare), E> {
     let board = like(template, Offer { streams: template.streams.len(), rate: 1.0 }, settings);
     let waker = Waker::new();
     waker.attach();
     let Opened { mut backend, pool } = open(&board, &waker)?;
-    let tables = measure_for(&board, &pool, backend.as_mut(), settings.profile, PROFILE_RUNS)
+    let arrangements = measure_for(&board, &pool, backend.as_mut(), settings.profile, PROFILE_RUNS)
         .map_err(Trouble::Accelerator)?;
     let until = clock::now() + settings.profile;
     let bare = Bare::measure(&board, &pool, backend.as_mut(), &waker, until).map_err(Trouble::Accelerator)?;
-    Ok((tables, bare, backend.capabilities().in_flight()))
-}
-
-/// A profile whose planned times are what `take` says. Without the margin that a kept profile adds for the
-/// months to come: these times are minutes old.
-fn plan(tables: &[Vec<Timing>], take: impl Fn(&Timing) -> u64) -> Profile {
-    let service = |timing: &Timing| {
-        let fastest = Duration::from_nanos(timing.fastest_ns);
-        (timing.jobs, Service { fastest, planned: Duration::from_nanos(take(timing)) })
-    };
-    Profile::new(tables.iter().map(|table| table.iter().map(service).collect()).collect(), false)
+    Ok((arrangements, bare))
 }

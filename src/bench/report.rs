@@ -104,6 +104,7 @@ pub fn to_json(board: &Board, settings: &Settings, found: &Found, at: &Circumsta
         "seed": settings.seed,
         "bare_loop": bare.collect::<Vec<_>>(),
         "services": services.collect::<Vec<_>>(),
+        "units": limits.units,
         "probes": found.probes.iter().map(probe_json).collect::<Vec<_>>(),
         "versions": versions,
     })
@@ -159,6 +160,9 @@ pub fn table(board: &Board, settings: &Settings, found: &Found, at: &Circumstanc
     );
     if let Some(aligned) = limits.aligned {
         let _ = write!(text, ", {aligned} when all are released at once");
+    }
+    if let Some(units) = &limits.units {
+        let _ = write!(text, "\n{units}");
     }
     for (model, (rate, batch)) in board.models.iter().zip(&limits.bare.models) {
         let _ = write!(text, "\nbare loop: {rate:.1} frames/s of {} in batches of {batch}", model.id);

@@ -285,7 +285,7 @@ pub enum BackendSpec {
         engine_cache: PathBuf,
         /// Execution contexts.
         contexts: u16,
-        /// DLAs that take batches too, ascending.
+        /// DLAs that may take batches too, ascending.
         dla: Vec<u8>,
         /// Plans that are missing are built at the start.
         build_plans: bool,

@@ -328,8 +328,9 @@ pub(super) enum RawAccelerator {
         #[serde(default = "one")]
         #[schemars(range(min = 1, max = 16))]
         contexts: u16,
-        /// Numbers of DLAs that take batches too, one at a time each, with plans of their own. The service times that are
-        /// planned with are those of the slowest: `ocelli profile` shows whether it pays.
+        /// Numbers of DLAs that may take batches too, one at a time each, with plans of their own, while the GPU is busy. They
+        /// do where more streams fit with them, by the profile's measurement: batches are planned with the slowest one's
+        /// service times.
         #[serde(default)]
         #[schemars(length(max = 4), inner(range(max = 3)), extend("examples" = [[0, 1]]))]
         dla: Vec<u8>,

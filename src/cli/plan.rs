@@ -6,6 +6,7 @@ use crate::cli::{Exit, Failure, say};
 use clap::{Args, ValueEnum};
 use ocelli::board::{Board, MAX_STREAMS};
 use ocelli::platform::Waker;
+use ocelli::runtime::Choice;
 use ocelli::sched::{Plan, Planned, Protection, Releases, Schedule};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
@@ -65,22 +66,21 @@ impl Ask {
         verify(&board)?;
         self.suppose(&mut board)?;
         let mut backend = open_backend(&board, &Arc::default(), &Waker::new())?;
-        let places = backend.capabilities().in_flight();
-        let (profile, path) = match kept(&board, self.profile, backend.as_ref())? {
-            Some((profile, path)) => (profile, Some(path)),
+        let (choice, path) = match kept(&board, self.profile, backend.as_ref())? {
+            Some((choice, path)) => (choice, Some(path)),
             None => {
                 let _shallow = stay_shallow(&board)?;
                 let pool = open_pool(&board, backend.as_ref())?;
                 (provisional(&board, &pool, backend.as_mut(), || false)?, None)
             }
         };
-        let plan = Plan::new(&board, &profile, places);
+        let plan = Plan::new(&board, &choice.profile);
         say(&match self.format {
-            Format::Table => table(&plan, path.is_some()),
-            Format::Json => format!("{:#}", to_json(&plan, path.as_deref())),
+            Format::Table => table(&plan, &choice, path.is_some()),
+            Format::Json => format!("{:#}", to_json(&plan, &choice, path.as_deref())),
         })?;
         // The answer to "would it run": as a run would give it.
-        Schedule::admit(&board, profile).map_err(|refusal| Failure::new(Exit::Config, refusal))?;
+        Schedule::admit(&board, choice.profile).map_err(|refusal| Failure::new(Exit::Config, refusal))?;
         Ok(())
     }
 
@@ -119,7 +119,7 @@ fn micros_down(d: Duration) -> u64 {
     u64::try_from(d.as_micros()).unwrap_or(u64::MAX)
 }
 
-fn to_json(plan: &Plan, kept: Option<&Path>) -> Value {
+fn to_json(plan: &Plan, choice: &Choice, kept: Option<&Path>) -> Value {
     let streams = plan.streams.iter().map(|Planned { id, response }| match response {
         Ok((response, slack)) => json!({
             "id": id,
@@ -137,6 +137,14 @@ fn to_json(plan: &Plan, kept: Option<&Path>) -> Value {
             "latency_bound_ms": remedy.bound,
         })
     });
+    let arrangements = choice.candidates.iter().enumerate().map(|(index, candidate)| {
+        json!({
+            "units": candidate.units,
+            "used": index == choice.used,
+            "max_streams": candidate.fits.max_streams,
+            "upper_bound": candidate.fits.upper_bound,
+        })
+    });
     json!({
         "admitted": plan.admitted,
         "provisional": kept.is_none(),
@@ -151,11 +159,12 @@ fn to_json(plan: &Plan, kept: Option<&Path>) -> Value {
             Some(Protection::Uncertain) | None => None,
         },
         "streams": streams.collect::<Vec<_>>(),
+        "arrangements": arrangements.collect::<Vec<_>>(),
         "remedy": remedy,
     })
 }
 
-fn table(plan: &Plan, kept: bool) -> String {
+fn table(plan: &Plan, choice: &Choice, kept: bool) -> String {
     let ms = |micros: u64| micros as f64 / 1e3;
     let width = plan.streams.iter().map(|stream| stream.id.len()).max().unwrap_or(0).max("stream".len());
     let mut text = format!("{:width$}  worst response ms   slack ms", "stream");
@@ -178,6 +187,9 @@ fn table(plan: &Plan, kept: bool) -> String {
     );
     if plan.releases != Releases::Free {
         let _ = write!(text, "; releases {}", plan.releases.as_str());
+    }
+    if let Some(units) = choice.said() {
+        let _ = write!(text, "\n{units}");
     }
     if let Some(untimed) = plan.untimed {
         let stream = plan.streams.get(untimed.stream()).map_or("", |stream| stream.id.as_str());

@@ -7,8 +7,7 @@ use ocelli::board::Board;
 use ocelli::infer::Backend;
 use ocelli::platform::Waker;
 use ocelli::pool::{FrameRef, Pool};
-use ocelli::runtime::{self, Key, Stored};
-use ocelli::sched::Profile;
+use ocelli::runtime::{self, Arrangement, Choice, Kept, Key, Stored, UnitTimes};
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -40,18 +39,19 @@ impl Measure {
         let name = backend.capabilities().name.clone();
         let pool = open_pool(&board, backend.as_ref())?;
         log::info!("measuring the accelerator ({name}), {} s or longer", self.time.as_secs_f64());
-        let services =
+        let arrangements =
             runtime::measure_fully(&board, &pool, backend.as_mut(), self.time).map_err(unmeasurable)?;
-        let stored = Stored::new(Key::new(&board, &name), services);
+        let stored = Stored::new(&board, Key::new(&board, &name), arrangements);
         stored.save(&path).map_err(|error| Failure::new(Exit::CantCreate, error))?;
-        say(&table(&stored))?;
+        let units = stored.choice(&board).said();
+        say(&[Some(table(&stored)), units].into_iter().flatten().collect::<Vec<_>>().join("\n"))?;
         log::info!("kept in {}", path.display());
         Ok(())
     }
 }
 
-/// The profile that is asked for, or else the one that is kept, with its file's name, if it is of this board,
-/// device and backend. A kept one that is not is named, and left alone.
+/// What is used by the profile that is asked for, or else by the one that is kept, with its file's name, if it is of this
+/// board, device and backend. A kept one that is not is named, and left alone.
 ///
 /// # Errors
 /// When the profile that is asked for is foreign or unreadable.
@@ -59,7 +59,7 @@ pub(super) fn kept(
     board: &Board,
     asked: Option<PathBuf>,
     backend: &dyn Backend<FrameRef>,
-) -> Result<Option<(Profile, PathBuf)>, Failure> {
+) -> Result<Option<(Choice, PathBuf)>, Failure> {
     let must = asked.is_some();
     let Some(path) = asked.or_else(|| Stored::find(board)) else {
         return Ok(None);
@@ -70,7 +70,7 @@ pub(super) fn kept(
         Ok(stored) => match stored.key.differences(&here).as_slice() {
             [] => {
                 log::info!("profile {}", path.display());
-                return Ok(Some((stored.profile(), path)));
+                return Ok(Some((stored.choice(board), path)));
             }
             differences => {
                 format!("{}: a profile of something else: {}", path.display(), differences.join("; "))
@@ -85,13 +85,13 @@ pub(super) fn kept(
     Ok(None)
 }
 
-/// A profile measured in a few seconds, good for a first plan.
+/// What is used by a profile measured in a few seconds, good for a first plan.
 pub(super) fn provisional(
     board: &Board,
     pool: &Pool,
     backend: &mut dyn Backend<FrameRef>,
     stop: impl FnMut() -> bool,
-) -> Result<Profile, Failure> {
+) -> Result<Choice, Failure> {
     log::info!("measuring the accelerator ({}), a few seconds", backend.capabilities().name);
     runtime::measure(board, pool, backend, stop).map_err(unmeasurable)
 }
@@ -104,13 +104,21 @@ fn unmeasurable(why: String) -> Failure {
 /// Milliseconds for people.
 fn table(stored: &Stored) -> String {
     let mut text = format!("{}, {} ({})", stored.key.device, stored.key.backend, stored.key.settings);
-    for (model, table) in stored.key.models.iter().zip(&stored.services) {
-        let _ = write!(text, "\nmodel {}, {}", model.id, model.frames);
-        let _ = write!(text, "\n batch   runs    p50 ms    p99 ms  p99.9 ms    max ms");
-        for timing in table {
-            let _ = write!(text, "\n{:6} {:6}", timing.jobs, timing.runs);
-            for ns in [timing.p50_ns, timing.p99_ns, timing.p99_9_ns, timing.max_ns] {
-                let _ = write!(text, " {:9.3}", ns as f64 / 1e6);
+    for Kept { units: Arrangement(units), .. } in &stored.arrangements {
+        let names: Vec<&str> = units.iter().map(|unit| unit.unit.as_str()).collect();
+        for UnitTimes { unit, services, .. } in units {
+            for (model, table) in stored.key.models.iter().zip(services) {
+                let _ = write!(text, "\nmodel {}, {}", model.id, model.frames);
+                if stored.arrangements.len() > 1 {
+                    let _ = write!(text, "; {unit}, at work: {}", names.join(", "));
+                }
+                let _ = write!(text, "\n batch   runs    p50 ms    p99 ms  p99.9 ms    max ms");
+                for timing in table {
+                    let _ = write!(text, "\n{:6} {:6}", timing.jobs, timing.runs);
+                    for ns in [timing.p50_ns, timing.p99_ns, timing.p99_9_ns, timing.max_ns] {
+                        let _ = write!(text, " {:9.3}", ns as f64 / 1e6);
+                    }
+                }
             }
         }
     }

@@ -388,11 +388,15 @@ fn admit(
     backend: &mut dyn Backend<FrameRef>,
     control: &mut Control,
 ) -> Result<Schedule, Failure> {
-    let profile = match kept(board, None, backend)? {
-        Some((profile, _)) => profile,
+    let choice = match kept(board, None, backend)? {
+        Some((choice, _)) => choice,
         None => provisional(board, pool, backend, || control.asked_to_stop().is_some())?,
     };
-    let schedule = Schedule::admit(board, profile).map_err(|refusal| Failure::new(Exit::Config, refusal))?;
+    if let Some(units) = choice.said() {
+        log::info!("{units}");
+    }
+    let schedule =
+        Schedule::admit(board, choice.profile).map_err(|refusal| Failure::new(Exit::Config, refusal))?;
     log::info!(
         "admission: the streams need {:.0} % of the accelerator ({})",
         schedule.utilisation() * 100.0,

@@ -8,6 +8,7 @@
 //! Every arrow is a bounded ring with one writer and one reader. After start no thread here takes a lock,
 //! allocates or logs for a frame.
 
+mod arrangement;
 mod capture;
 mod exec;
 mod heartbeat;
@@ -22,12 +23,13 @@ mod stored;
 mod summary;
 mod supervisor;
 
+pub use arrangement::{Arrangement, Candidate, Choice, Timing, UnitTimes};
 pub(crate) use exec::GRACE;
 pub use last::{EVERY as LAST_EVERY, Keeper, Last, LastError, Previous, PreviousRun};
 pub use profile::{measure, measure_for, measure_fully};
 pub use proof::{Frames, Proof};
 pub use sensing::Sensed;
-pub use stored::{Key, Stored, Timing};
+pub use stored::{Kept, Key, Stored};
 pub use summary::{Finished, Host};
 pub use supervisor::{BuildBackend, Interventions, MakeSource, Supervised};
 
@@ -189,7 +191,8 @@ impl Running {
         let flags = Arc::new(Flags::default());
         let publisher_waker = Waker::new();
         let capabilities = backend.capabilities().clone();
-        let in_flight = capabilities.in_flight();
+        // Batches go to the first lane that is idle: lanes beyond those that were planned with get none.
+        let in_flight = capabilities.in_flight().min(schedule.places());
         let batches: Vec<Box<Batch<FrameRef>>> =
             (0..in_flight + SPARE_BATCHES).map(|_| capabilities.new_batch()).collect();
         let records = records::Records::new(&schedule);

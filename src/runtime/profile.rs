@@ -1,24 +1,27 @@
 //! Service times, measured on the board's own backend: in a few seconds at start for a first plan, or at
 //! length for a profile that is kept and that a guarantee can stand on.
+//!
+//! Each unit of the backend has times of its own: the times of two that are not alike have no quantiles that mean
+//! anything. And what runs beside a batch makes it longer: so all lanes are kept at work, and, where there are several
+//! units, those of the first alone as well.
 
 use crate::board::Board;
 use crate::image::ImageLayout;
 use crate::infer::Backend;
-use crate::job::{Batch, BatchJob, Job};
+use crate::job::{Batch, BatchFault, BatchJob, Job};
 use crate::platform::clock;
 use crate::pool::{FrameRef, Pool};
-use crate::runtime::stored::Timing;
-use crate::sched::{Profile, Service};
+use crate::runtime::arrangement::{Arrangement, Choice, Timing, UnitTimes};
 use crate::stream::{ModelId, StreamId};
-use crate::time::{Instant, nanos};
+use crate::time::Instant;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 /// Most time that all measurements of a first plan together may take.
 const BUDGET: Duration = Duration::from_secs(4);
-/// Runs of each batch size: no fewer for a quantile, no more for a first plan.
+/// Runs of each batch size on a unit: no fewer for a quantile, no more for a first plan.
 const RUNS: RangeInclusive<usize> = 3..=20;
-/// Runs of each batch size for a profile that is kept, and those before them that do not count.
+/// The same for a profile that is kept, and those before them that do not count.
 const KEPT_RUNS: RangeInclusive<usize> = 100..=2000;
 const WARM_UP: usize = 5;
 /// Batches in a row that may fail.
@@ -37,15 +40,9 @@ enum Trouble {
     Failed(String),
 }
 
-impl Trouble {
-    fn words(self) -> String {
-        let (Self::Refused(why) | Self::Failed(why)) = self;
-        why
-    }
-}
-
-/// Measures l(b) of every model on `backend` in a few seconds, one batch at a time. Nothing else may be
-/// submitted meanwhile. A model that the backend refuses, as one that it has stopped, costs the others nothing.
+/// Measures l(b) of every model on `backend` in a few seconds: on one unit one batch at a time; where there are more, as
+/// [`measure_fully`]. Nothing else may be submitted meanwhile. A model that the backend refuses, as one that it has
+/// stopped, costs the others nothing.
 ///
 /// # Errors
 /// When the backend refuses every model, fails a batch, or does not come back, or `stop` says so; in words.
@@ -54,101 +51,61 @@ pub fn measure(
     pool: &Pool,
     backend: &mut dyn Backend<FrameRef>,
     mut stop: impl FnMut() -> bool,
-) -> Result<Profile, String> {
-    let capabilities = backend.capabilities().clone();
-    let sizes: Vec<Vec<u16>> =
-        capabilities.batch_sizes.iter().map(|sizes| choose(sizes, board.accelerator.max_batch)).collect();
-    let share = share(BUDGET, &sizes);
-    let spare = vec![capabilities.new_batch()];
-    let mut bench = Bench { board, pool, backend, spare, stop: &mut stop };
-    let mut table = |model: ModelId, size: u16| {
-        let services = bench.services(model, size, share, 0, RUNS)?;
-        // The ninth decile: a single hiccup of a shared machine is not the accelerator's.
-        Ok::<_, Trouble>((size, Service { fastest: services[0], planned: quantile(&services, 900) }))
-    };
-    let mut tables = Vec::with_capacity(sizes.len());
-    let mut refused = Vec::new();
-    for (index, sizes) in sizes.iter().enumerate() {
-        let model = ModelId(index as u8);
-        match sizes.iter().map(|&size| table(model, size)).collect::<Result<Vec<_>, _>>() {
-            Ok(table) => tables.push(table),
-            Err(Trouble::Refused(why)) => {
-                let service = Service { fastest: REFUSING, planned: REFUSING };
-                tables.push(sizes.iter().map(|&size| (size, service)).collect());
-                refused.push(why);
-            }
-            Err(Trouble::Failed(why)) => return Err(why),
-        }
+) -> Result<Choice, String> {
+    let mut bench = Bench::new(board, pool, backend, &mut stop, choose);
+    if let [unit] = bench.units.as_mut_slice() {
+        unit.at_work = 1;
     }
-    if refused.len() == tables.len() {
+    let mut refused = vec![None; board.models.len()];
+    let arrangements = bench.arrangements(BUDGET, 0, &RUNS, &mut |model, why| {
+        refused[model.index()] = Some(why);
+        Ok(())
+    })?;
+    let refused: Vec<String> = refused.into_iter().flatten().collect();
+    if refused.len() == board.models.len() {
         return Err(refused.join("; "));
     }
     refused.iter().for_each(|why| log::warn!("{why}: its frames will have no result"));
-    Ok(Profile::new(tables, true))
+    Ok(Choice::new(board, &arrangements, Timing::provisional, true))
 }
 
 /// Measures l(b) of every model for every batch size that the board allows, for `budget` in all and for at
-/// least 100 batches each, with as many batches at work at once as the backend takes. A table a model.
+/// least 100 batches each on every unit, with all lanes at work: those of the first unit, and, where there are more, those
+/// of all units.
 ///
 /// # Errors
-/// As [`measure`].
+/// As [`measure`]; and when the backend refuses a model.
 pub fn measure_fully(
     board: &Board,
     pool: &Pool,
     backend: &mut dyn Backend<FrameRef>,
     budget: Duration,
-) -> Result<Vec<Vec<Timing>>, String> {
+) -> Result<Vec<Arrangement>, String> {
     measure_for(board, pool, backend, budget, KEPT_RUNS)
 }
 
 /// As [`measure_fully`], with another number of batches of each size: at least and at most.
 ///
 /// # Errors
-/// As [`measure`].
+/// As [`measure_fully`].
 pub fn measure_for(
     board: &Board,
     pool: &Pool,
     backend: &mut dyn Backend<FrameRef>,
     budget: Duration,
     runs: RangeInclusive<usize>,
-) -> Result<Vec<Vec<Timing>>, String> {
-    let capabilities = backend.capabilities().clone();
-    let allowed = |sizes: &Vec<u16>| -> Vec<u16> {
-        sizes.iter().copied().filter(|&size| size <= board.accelerator.max_batch).collect()
-    };
-    let sizes: Vec<Vec<u16>> = capabilities.batch_sizes.iter().map(allowed).collect();
-    let share = share(budget, &sizes);
-    let spare = (0..capabilities.in_flight()).map(|_| capabilities.new_batch()).collect();
-    let mut bench = Bench { board, pool, backend, spare, stop: &mut || false };
-    let mut tables = Vec::with_capacity(sizes.len());
-    for (index, sizes) in sizes.iter().enumerate() {
-        let mut table = Vec::with_capacity(sizes.len());
-        for &jobs in sizes {
-            let services = bench
-                .services(ModelId(index as u8), jobs, share, WARM_UP, runs.clone())
-                .map_err(Trouble::words)?;
-            table.push(Timing {
-                jobs,
-                runs: services.len(),
-                fastest_ns: nanos(services[0]),
-                p50_ns: nanos(quantile(&services, 500)),
-                p99_ns: nanos(quantile(&services, 990)),
-                p99_9_ns: nanos(quantile(&services, 999)),
-                max_ns: nanos(services[services.len() - 1]),
-            });
-        }
-        tables.push(table);
-    }
-    Ok(tables)
+) -> Result<Vec<Arrangement>, String> {
+    let mut never = || false;
+    let mut bench = Bench::new(board, pool, backend, &mut never, allowed);
+    bench.arrangements(budget, WARM_UP, &runs, &mut |_, why| Err(why))
 }
 
-fn share(budget: Duration, sizes: &[Vec<u16>]) -> Duration {
-    budget / u32::try_from(sizes.iter().map(Vec::len).sum::<usize>().max(1)).unwrap_or(1)
-}
-
-/// The value that `per_mille` of sorted values do not exceed.
-fn quantile(sorted: &[Duration], per_mille: usize) -> Duration {
-    sorted[(sorted.len() * per_mille).div_ceil(1000).max(1) - 1]
+/// A unit of the backend.
+struct Unit {
+    name: String,
+    lanes: usize,
+    /// Batches that it is given at once.
+    at_work: usize,
 }
 
 /// A backend with nothing else to do.
@@ -156,23 +113,167 @@ struct Bench<'a> {
     board: &'a Board,
     pool: &'a Pool,
     backend: &'a mut dyn Backend<FrameRef>,
-    /// As many as are to be at work at once.
+    /// In the order of their lanes.
+    units: Vec<Unit>,
+    /// Which of them has each lane.
+    unit_of: Vec<usize>,
+    /// Per model: the batch sizes that are measured.
+    sizes: Vec<Vec<u16>>,
+    /// As many as may be at work at once.
     #[allow(clippy::vec_box)] // The boxes themselves go round.
     spare: Vec<Box<Batch<FrameRef>>>,
     /// Whether to give up.
     stop: &'a mut dyn FnMut() -> bool,
 }
 
-impl Bench<'_> {
-    /// Sorted service times of batches of `size`, with the largest frames that the model gets.
-    fn services(
+/// Batches of one size that are measured.
+struct Series<'a> {
+    model: ModelId,
+    size: u16,
+    /// Units that work: the first so many.
+    units: usize,
+    /// Time for it.
+    share: Duration,
+    /// Batches of each unit that do not count, and those that do: at least and at most.
+    warm_up: usize,
+    runs: &'a RangeInclusive<usize>,
+}
+
+impl<'a> Bench<'a> {
+    /// Where of a model's batch sizes those are measured that `sizes` says for the largest that the board allows.
+    fn new(
+        board: &'a Board,
+        pool: &'a Pool,
+        backend: &'a mut dyn Backend<FrameRef>,
+        stop: &'a mut dyn FnMut() -> bool,
+        sizes: fn(&[u16], u16) -> Vec<u16>,
+    ) -> Self {
+        let capabilities = backend.capabilities();
+        let unit = |(name, lanes): (&str, usize)| Unit { name: name.to_owned(), lanes, at_work: lanes };
+        let units: Vec<Unit> = capabilities.units().map(unit).collect();
+        let unit_of = units.iter().enumerate().flat_map(|(index, unit)| vec![index; unit.lanes]).collect();
+        let sizes = capabilities.batch_sizes.iter().map(|all| sizes(all, board.accelerator.max_batch));
+        let sizes = sizes.collect();
+        let spare = (0..capabilities.in_flight()).map(|_| capabilities.new_batch()).collect();
+        Self { board, pool, backend, units, unit_of, sizes, spare, stop }
+    }
+
+    /// Measures the first unit alone, and, where there are more, all of them at once. A model that the backend takes no
+    /// batch of is told to `refused`, with the reason, which says whether to go on without it.
+    fn arrangements(
+        &mut self,
+        budget: Duration,
+        warm_up: usize,
+        runs: &RangeInclusive<usize>,
+        refused: &mut dyn FnMut(ModelId, String) -> Result<(), String>,
+    ) -> Result<Vec<Arrangement>, String> {
+        let mut arranged = vec![1, self.units.len()];
+        arranged.dedup();
+        let series = self.sizes.iter().map(Vec::len).sum::<usize>() * arranged.len();
+        let share = budget / u32::try_from(series.max(1)).unwrap_or(u32::MAX);
+        let mut arrangements = Vec::with_capacity(arranged.len());
+        for units in arranged {
+            let times = |unit: &Unit| UnitTimes {
+                unit: unit.name.clone(),
+                lanes: unit.lanes,
+                services: Vec::with_capacity(self.sizes.len()),
+            };
+            let mut measured: Vec<UnitTimes> = self.units[..units].iter().map(times).collect();
+            for index in 0..self.sizes.len() {
+                let model = ModelId(index as u8);
+                let tables = self.tables(model, |size| Series { model, size, units, share, warm_up, runs });
+                let tables = match tables {
+                    Ok(tables) => tables,
+                    Err(Trouble::Refused(why)) => {
+                        refused(model, why)?;
+                        let table = self.sizes[index].iter().map(|&jobs| Timing::new(jobs, &[REFUSING]));
+                        vec![table.collect(); units]
+                    }
+                    Err(Trouble::Failed(why)) => return Err(why),
+                };
+                measured.iter_mut().zip(tables).for_each(|(unit, table)| unit.services.push(table));
+            }
+            arrangements.push(Arrangement(measured));
+        }
+        Ok(arrangements)
+    }
+
+    /// A model's table for each unit.
+    fn tables<'s>(
         &mut self,
         model: ModelId,
-        size: u16,
-        share: Duration,
-        warm_up: usize,
-        runs: RangeInclusive<usize>,
-    ) -> Result<Vec<Duration>, Trouble> {
+        series: impl Fn(u16) -> Series<'s>,
+    ) -> Result<Vec<Vec<Timing>>, Trouble> {
+        let mut tables: Vec<Vec<Timing>> = Vec::new();
+        for size in self.sizes[model.index()].clone() {
+            let services = self.services(&series(size))?;
+            tables.resize(services.len(), Vec::new());
+            tables.iter_mut().zip(services).for_each(|(table, of)| table.push(Timing::new(size, &of)));
+        }
+        Ok(tables)
+    }
+
+    /// Sorted service times, unit by unit, of batches with the largest frames that the model gets. All lanes are kept at
+    /// work until the last unit has enough.
+    fn services(&mut self, series: &Series<'_>) -> Result<Vec<Vec<Duration>>, Trouble> {
+        let &Series { model, size, units, share, warm_up, runs } = series;
+        let name = &self.board.models[model.index()].id;
+        let frame = self.frame(model)?;
+        let (least, most) = (runs.start() + warm_up, runs.end() + warm_up);
+        let lanes: usize = self.units[..units].iter().map(|unit| unit.at_work).sum();
+        let until = clock::now() + share;
+        let mut services: Vec<Vec<Duration>> = vec![Vec::new(); units];
+        let (mut at_work, mut faults) = (0, 0);
+        loop {
+            if (self.stop)() {
+                return Err(Trouble::Failed("stopped".to_owned()));
+            }
+            let fewest = services.iter().map(Vec::len).min().unwrap_or(most);
+            let more = fewest < least || (fewest < most && clock::now() < until);
+            if more && at_work < lanes {
+                match self.submit(model, size, &frame) {
+                    Ok(()) => at_work += 1,
+                    Err(why) => {
+                        // What is at work would come back to whoever measures next.
+                        while at_work > 0 && self.take_back().is_some() {
+                            at_work -= 1;
+                        }
+                        return Err(Trouble::Refused(said(name, size, &why)));
+                    }
+                }
+                continue;
+            }
+            if at_work == 0 {
+                break;
+            }
+            let (lane, service) = self
+                .take_back()
+                .ok_or_else(|| Trouble::Failed(said(name, size, &format!("not done after {LONGEST:?}"))))?;
+            at_work -= 1;
+            let of_unit = &mut services[self.unit_of[lane]];
+            match service {
+                Err(fault) if faults == TOLERATED => {
+                    return Err(Trouble::Failed(said(name, size, fault.as_str())));
+                }
+                Err(_) => faults += 1,
+                Ok(service) => {
+                    faults = 0;
+                    // The last ones have less and less beside them.
+                    if more && of_unit.len() < most {
+                        of_unit.push(service);
+                    }
+                }
+            }
+        }
+        for of_unit in &mut services {
+            of_unit.drain(..warm_up);
+            of_unit.sort_unstable();
+        }
+        Ok(services)
+    }
+
+    /// The largest frame that the model gets.
+    fn frame(&self, model: ModelId) -> Result<FrameRef, Trouble> {
         let name = &self.board.models[model.index()].id;
         let streams = self
             .board
@@ -185,50 +286,43 @@ impl Bench<'_> {
             .ok_or_else(|| Trouble::Failed(format!("no stream uses model {name}")))?;
         let layout = ImageLayout::packed(spec.format, spec.width, spec.height);
         let slot = self.pool.share(StreamId(stream as u16)).take();
-        let frame = slot.and_then(|slot| slot.freeze(layout).ok()).ok_or_else(|| {
+        slot.and_then(|slot| slot.freeze(layout).ok()).ok_or_else(|| {
             Trouble::Failed(format!("no frame of stream {} to measure model {name} with", spec.id))
-        })?;
-        let (least, most) = (runs.start() + warm_up, runs.end() + warm_up);
-        let until = clock::now() + share;
-        let mut services = Vec::with_capacity(most);
-        let mut faults = 0;
-        while services.len() < least || (services.len() < most && clock::now() < until) {
-            if (self.stop)() {
-                return Err(Trouble::Failed("stopped".to_owned()));
+        })
+    }
+
+    /// Gives the backend a batch. There is a spare one.
+    ///
+    /// # Errors
+    /// Why it takes none.
+    fn submit(&mut self, model: ModelId, size: u16, frame: &FrameRef) -> Result<(), String> {
+        let Some(mut batch) = self.spare.pop() else { return Ok(()) };
+        batch.model = model;
+        let job = test_job(model);
+        batch.jobs.extend((0..size).map(|_| BatchJob { job, payload: frame.clone() }));
+        let Err(mut refused) = self.backend.submit(job.captured, batch) else { return Ok(()) };
+        let why = refused.fault.as_ref().map_or("refused", |fault| fault.as_str()).to_owned();
+        refused.clear();
+        self.spare.push(refused);
+        Err(why)
+    }
+
+    /// Waits for the next batch to come back: which lane had it, and how long or what was wrong; `None` when none does.
+    fn take_back(&mut self) -> Option<(usize, Result<Duration, BatchFault>)> {
+        let start = clock::now();
+        loop {
+            let now = clock::now();
+            if let Some(mut done) = self.backend.poll(now) {
+                let result = (done.lane, done.fault.take().map_or(Ok(done.service), Err));
+                done.clear();
+                self.spare.push(done);
+                return Some(result);
             }
-            let at_work = self.spare.len();
-            while let Some(mut batch) = self.spare.pop() {
-                batch.clear();
-                batch.model = model;
-                let job = test_job(model);
-                batch.jobs.extend((0..size).map(|_| BatchJob { job, payload: frame.clone() }));
-                batch.submitted = job.captured;
-                if let Err(refused) = self.backend.submit(job.captured, batch) {
-                    let why = refused.fault.as_ref().map_or("refused", |fault| fault.as_str());
-                    return Err(Trouble::Refused(said(name, size, why)));
-                }
+            if now.since(start) > LONGEST {
+                return None;
             }
-            for _ in 0..at_work {
-                let mut batch = come_back(self.backend).ok_or_else(|| {
-                    Trouble::Failed(said(name, size, &format!("not done after {LONGEST:?}")))
-                })?;
-                match &batch.fault {
-                    Some(fault) if faults == TOLERATED => {
-                        return Err(Trouble::Failed(said(name, size, fault.as_str())));
-                    }
-                    Some(_) => faults += 1,
-                    None => {
-                        faults = 0;
-                        services.push(batch.service);
-                    }
-                }
-                batch.clear();
-                self.spare.push(batch);
-            }
+            clock::sleep_until(next_look(self.backend.poll_at(), now));
         }
-        services.drain(..warm_up);
-        services.sort_unstable();
-        Ok(services)
     }
 }
 
@@ -236,9 +330,14 @@ fn said(model: &str, size: u16, why: &str) -> String {
     format!("model {model}, batch of {size}: {why}")
 }
 
-/// At most eight sizes: powers of two and the largest. Those between are planned as the next larger.
+/// All that the board allows.
+fn allowed(sizes: &[u16], max_batch: u16) -> Vec<u16> {
+    sizes.iter().copied().filter(|&size| size <= max_batch).collect()
+}
+
+/// At most eight of them: powers of two and the largest. Those between are planned as the next larger.
 fn choose(sizes: &[u16], max_batch: u16) -> Vec<u16> {
-    let allowed: Vec<u16> = sizes.iter().copied().filter(|&size| size <= max_batch).collect();
+    let allowed = allowed(sizes, max_batch);
     let last = allowed.last().copied();
     allowed.into_iter().filter(|&size| size.is_power_of_two() || Some(size) == last).collect()
 }
@@ -246,21 +345,6 @@ fn choose(sizes: &[u16], max_batch: u16) -> Vec<u16> {
 fn test_job(model: ModelId) -> Job {
     let now = clock::now();
     Job { stream: StreamId(0), sequence: 0, model, captured: now, arrived: now, deadline: now + LONGEST }
-}
-
-/// The next batch that comes back, with or without a fault; `None` when none does.
-fn come_back(backend: &mut dyn Backend<FrameRef>) -> Option<Box<Batch<FrameRef>>> {
-    let start = clock::now();
-    loop {
-        let now = clock::now();
-        if let Some(done) = backend.poll(now) {
-            return Some(done);
-        }
-        if now.since(start) > LONGEST {
-            return None;
-        }
-        clock::sleep_until(next_look(backend.poll_at(), now));
-    }
 }
 
 fn next_look(due: Option<Instant>, now: Instant) -> Instant {

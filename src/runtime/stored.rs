@@ -1,38 +1,20 @@
 //! Profiles that are kept: service times as JSON, with all that they depend on as their key. A profile
 //! whose key is not that of the board, the device and the libraries here is foreign, and never used.
+//!
+//! Cameras' rates and bounds are not in the key: service times do not depend on them. Which of the arrangements is used
+//! does, and is chosen anew from the times whenever a profile is used; the file says how the choice stood when it was made.
 
 use crate::board::{BackendSpec, Board};
-use crate::sched::{Profile, Service};
+use crate::runtime::arrangement::{Arrangement, Choice, Timing};
 use crate::stream::ModelId;
 use rustix::fs::{Access, access};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 /// Version of the file's form.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 /// Where a service keeps its state, when the system has made the folder for it.
 const SYSTEM: &str = "/var/lib/ocelli";
-
-/// Measured service times of one batch size, in nanoseconds.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Timing {
-    /// Jobs in the batch.
-    pub jobs: u16,
-    /// Batches that were timed, after some that were not.
-    pub runs: usize,
-    /// The fastest.
-    pub fastest_ns: u64,
-    /// Half of them took no longer.
-    pub p50_ns: u64,
-    /// 99 %.
-    pub p99_ns: u64,
-    /// 99.9 %.
-    pub p99_9_ns: u64,
-    /// The slowest.
-    pub max_ns: u64,
-}
 
 /// What service times depend on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,8 +51,22 @@ pub struct Stored {
     v: u32,
     /// What the times depend on.
     pub key: Key,
-    /// A table a model, in the order of the key's.
-    pub services: Vec<Vec<Timing>>,
+    /// The first unit alone, and, where there are more, all of them.
+    pub arrangements: Vec<Kept>,
+}
+
+/// An arrangement as it is kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Kept {
+    /// Whether it was the best for the board as it was then.
+    pub used: bool,
+    /// How many streams like those of the board were certain to be in time with it.
+    pub max_streams: usize,
+    /// More were impossible.
+    pub upper_bound: usize,
+    /// Its units' service times; the models are in the order of the key's.
+    pub units: Arrangement,
 }
 
 impl Key {
@@ -125,10 +121,18 @@ impl Key {
 }
 
 impl Stored {
-    /// Measured tables and their key.
+    /// What was measured for `board`, and its key.
     #[must_use]
-    pub fn new(key: Key, services: Vec<Vec<Timing>>) -> Self {
-        Self { v: VERSION, key, services }
+    pub fn new(board: &Board, key: Key, arrangements: Vec<Arrangement>) -> Self {
+        let Choice { candidates, used, .. } = Choice::new(board, &arrangements, Timing::careful, false);
+        let kept =
+            arrangements.into_iter().zip(candidates).enumerate().map(|(index, (units, candidate))| Kept {
+                used: index == used,
+                max_streams: candidate.fits.max_streams,
+                upper_bound: candidate.fits.upper_bound,
+                units,
+            });
+        Self { v: VERSION, key, arrangements: kept.collect() }
     }
 
     /// Reads `path`.
@@ -139,15 +143,9 @@ impl Stored {
         let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
         let stored: Self = serde_json::from_str(&text)
             .map_err(|error| format!("{}: not a profile of this version: {error}", path.display()))?;
-        let sound = |table: &Vec<Timing>| {
-            !table.is_empty()
-                && table.iter().all(|t| t.jobs > 0 && t.fastest_ns > 0)
-                && table.is_sorted_by(|a, b| a.jobs < b.jobs)
-        };
-        if stored.v != VERSION
-            || stored.services.len() != stored.key.models.len()
-            || !stored.services.iter().all(sound)
-        {
+        let models = stored.key.models.len();
+        let sound = stored.arrangements.iter().all(|kept| kept.units.is_sound(models));
+        if stored.v != VERSION || stored.arrangements.is_empty() || !sound {
             return Err(format!("{}: not a profile of this version", path.display()));
         }
         Ok(stored)
@@ -171,14 +169,12 @@ impl Stored {
         write().map_err(|error| format!("{}: {error}", path.display()))
     }
 
-    /// What to admit with: the 99.9 % quantile and a twentieth more.
+    /// What is used for `board` as it is now, and what to admit with.
     #[must_use]
-    pub fn profile(&self) -> Profile {
-        let service = |timing: &Timing| {
-            let planned = Duration::from_nanos(timing.p99_9_ns.saturating_add(timing.p99_9_ns / 20));
-            (timing.jobs, Service { fastest: Duration::from_nanos(timing.fastest_ns), planned })
-        };
-        Profile::new(self.services.iter().map(|table| table.iter().map(service).collect()).collect(), false)
+    pub fn choice(&self, board: &Board) -> Choice {
+        let arrangements: Vec<Arrangement> =
+            self.arrangements.iter().map(|kept| kept.units.clone()).collect();
+        Choice::new(board, &arrangements, Timing::careful, false)
     }
 
     /// Where a board's profile is kept: in the system's folder where it is writable, else in the user's;

@@ -274,6 +274,12 @@ impl Schedule {
         self.profile.models()
     }
 
+    /// Batches that the accelerator may be given at once.
+    #[must_use]
+    pub fn places(&self) -> usize {
+        self.profile.places
+    }
+
     /// Whether this is a guarantee, or a first plan from a few seconds' measurement.
     #[must_use]
     pub fn is_provisional(&self) -> bool {

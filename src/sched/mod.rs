@@ -20,7 +20,7 @@ mod trigger;
 
 pub use admission::{Admitted, Lack, Refusal, Schedule, queue_depth};
 pub use excess::{Delivery, Excess};
-pub use plan::{Plan, Planned, Protection, Remedy};
+pub use plan::{Fits, Plan, Planned, Protection, Remedy};
 pub use profile::{Profile, Service};
 pub use scheduler::Scheduler;
 pub use trigger::{Releases, Untimed};

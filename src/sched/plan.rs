@@ -41,6 +41,31 @@ pub struct Plan {
     pub remedy: Option<Remedy>,
 }
 
+/// How many streams like a board's fit on an accelerator. The more are certain, the better; then by capacity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Fits {
+    /// See [`Plan::max_streams`].
+    pub max_streams: usize,
+    /// See [`Plan::upper_bound`].
+    pub upper_bound: usize,
+}
+
+impl Fits {
+    /// How many streams like those of `board` fit on an accelerator with this profile, provisional or not.
+    #[must_use]
+    pub fn new(board: &Board, profile: &Profile) -> Self {
+        let accelerator = Accelerator::new(board, profile);
+        Self { max_streams: max_streams(board, &accelerator), upper_bound: upper_bound(board, profile) }
+    }
+
+    /// The position of the best; of equals the first's.
+    #[must_use]
+    pub fn best(of: &[Self]) -> usize {
+        // Of equals, max_by_key takes the last.
+        (0..of.len()).rev().max_by_key(|&index| of[index]).unwrap_or_default()
+    }
+}
+
 /// What protects critical streams while a premise of the guarantee is in doubt.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Protection {
@@ -91,10 +116,9 @@ pub struct Remedy {
 }
 
 impl Plan {
-    /// Plans `board` on an accelerator that works on `places` batches at once, each in the time that
-    /// `profile` states, provisional or not.
+    /// Plans `board` on an accelerator whose batches take the time that `profile` states, provisional or not.
     #[must_use]
-    pub fn new(board: &Board, profile: &Profile, places: usize) -> Self {
+    pub fn new(board: &Board, profile: &Profile) -> Self {
         let (lacks, releases) = guaranteed(board, profile);
         let admitted = lacks.iter().all(Option::is_none);
         let accelerator = Accelerator::new(board, profile);
@@ -108,7 +132,7 @@ impl Plan {
             let response = lack.map_or_else(|| Ok(answers.next().unwrap_or_default()), Err);
             Planned { id: stream.id.clone(), response }
         });
-        let max_streams = max_streams(board, &accelerator);
+        let Fits { max_streams, upper_bound } = Fits::new(board, profile);
         let has_triggers = board.streams.iter().any(|stream| stream.trigger.is_some());
         let untimed = Timetable::of(&board.streams.iter().collect::<Vec<_>>(), board.models.len()).err();
         Self {
@@ -117,7 +141,7 @@ impl Plan {
             releases,
             untimed: untimed.filter(|_| has_triggers),
             groups: equal_groups(board, &accelerator).filter(|&(_, streams)| streams > max_streams),
-            upper_bound: upper_bound(board, profile, places),
+            upper_bound,
             protection: Protection::of(board, profile),
             streams: streams.collect(),
             remedy: (!admitted).then(|| Remedy::find(board, profile, &lacks)),
@@ -230,9 +254,9 @@ fn equal_groups(board: &Board, accelerator: &Accelerator) -> Option<(usize, usiz
         .max_by_key(|&(groups, streams)| (streams, Reverse(groups)))
 }
 
-fn upper_bound(board: &Board, profile: &Profile, places: usize) -> usize {
+fn upper_bound(board: &Board, profile: &Profile) -> usize {
     // Shares are quotients of whole nanoseconds: far fewer digits than these are lost.
-    let capacity = places as f64 + 1e-9;
+    let capacity = profile.places as f64 + 1e-9;
     let mut used = 0.0;
     alike(board)
         .take_while(|stream| {
@@ -240,4 +264,22 @@ fn upper_bound(board: &Board, profile: &Profile, places: usize) -> usize {
             used <= capacity
         })
         .count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_that_are_certain_are_better_then_more_by_capacity_and_of_equals_the_first() {
+        let best = |of: &[(usize, usize)]| {
+            let fits = |&(max_streams, upper_bound): &(usize, usize)| Fits { max_streams, upper_bound };
+            Fits::best(&of.iter().map(fits).collect::<Vec<_>>())
+        };
+        assert_eq!(best(&[(17, 20), (14, 60)]), 0);
+        assert_eq!(best(&[(14, 60), (17, 20)]), 1);
+        assert_eq!(best(&[(17, 20), (17, 21)]), 1);
+        assert_eq!(best(&[(17, 20), (17, 20)]), 0);
+        assert_eq!(best(&[(3, 3)]), 0);
+    }
 }

@@ -19,10 +19,13 @@ pub struct Profile {
     tables: Vec<Vec<(u16, Service)>>,
     /// Measured for a few seconds at start: good for a first plan, no guarantee.
     pub provisional: bool,
+    /// The accelerator's places: batches that it works on at once, each in such times. With more at work they would
+    /// not hold.
+    pub places: usize,
 }
 
 impl Profile {
-    /// A profile from measured tables, one a model. Entries are sorted, and a larger batch is never planned
+    /// A profile of an accelerator of one place from measured tables, one a model. Entries are sorted, and a larger batch is never planned
     /// shorter than a smaller one: noise must not make it look free.
     #[must_use]
     pub fn new(mut tables: Vec<Vec<(u16, Service)>>, provisional: bool) -> Self {
@@ -35,7 +38,13 @@ impl Profile {
                 *service = floor;
             }
         }
-        Self { tables, provisional }
+        Self { tables, provisional, places: 1 }
+    }
+
+    /// The same with so many places.
+    #[must_use]
+    pub fn with_places(self, places: usize) -> Self {
+        Self { places, ..self }
     }
 
     /// Service time of a batch of `jobs`, which runs as the next larger size that there is; `None` when

@@ -87,7 +87,7 @@ pub fn simulated(board: &Board) -> Box<dyn Backend<FrameRef>> {
 pub fn start_on(board: &Board, backend: Box<dyn Backend<FrameRef>>, waker: Waker) -> Run {
     let sources = board.streams.iter().map(capture::open).collect();
     let profile = |pool: &Pool, backend: &mut dyn Backend<FrameRef>| {
-        runtime::measure(board, pool, backend, || false).expect("a profile")
+        runtime::measure(board, pool, backend, || false).expect("a profile").profile
     };
     start_parts(board, sources, (backend, waker), profile, None)
 }

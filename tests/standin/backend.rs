@@ -1,6 +1,7 @@
 //! The backend: the suite that all backends pass, and what only it can be put to.
 
 use super::build::{fails, folder, inside, passes, stub, tell};
+use super::common::running;
 use super::conformance::{MAX_BATCH, PATIENCE, Rig, a_fault_surfaces_and_passes, rig, works};
 use super::onnx::{EDGE, manifest};
 use ocelli::board::Board;
@@ -796,6 +797,7 @@ fn ocelli(folder: &Path, arguments: &[&str]) -> (Option<i32>, String) {
     let output = std::process::Command::new(env!("CARGO_BIN_EXE_ocelli"))
         .args(arguments)
         .current_dir(folder)
+        .env("XDG_STATE_HOME", folder)
         // What a process still holds when it exits is nobody's leak.
         .env("ASAN_OPTIONS", "detect_leaks=0")
         .output()
@@ -890,4 +892,126 @@ fn the_program_runs_a_board_and_stops_a_model_that_answers_wrongly() {
         assert!(a.0 > 10 && a.1 == 0 && b.0 == 0 && b.1 > 10, "{a:?} {b:?}: {said}");
         Ok(())
     });
+}
+
+/// A board with a GPU and two DLAs on which a batch takes longer than the streams' bound, with the plans for it; nothing
+/// where there can be no DLAs.
+fn board_with_dlas(folder: &Path) -> Result<Option<Board>, String> {
+    board(folder)?;
+    let path = folder.join("board.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let text = text.replace("contexts = 2", "contexts = 1\ndla = [0, 1]");
+    std::fs::write(&path, text.replace("latency_bound_ms = 33", "latency_bound_ms = 10")).unwrap();
+    let board = Board::load(&path).unwrap();
+    let mut bench = Bench::new(1);
+    bench.dla = vec![0, 1];
+    for model in &board.models {
+        // Batches of one alone, so that measuring is short.
+        match bench.keep(&folder.join("cache"), model.clone(), 1, "f32") {
+            Err(why) if compiled_version().rtx && why.contains("there is no DLA number 0") => {
+                return Ok(None);
+            }
+            kept => kept?,
+        }
+    }
+    Ok(Some(board))
+}
+
+const SLOW_DLAS: (&str, &str) = ("STANDIN_DLA_MS", "11");
+
+#[test]
+fn dlas_that_do_not_pay_are_measured_and_then_left_idle() {
+    if !inside() {
+        // A run's rings are kept to the process's end.
+        let with_rings = [SLOW_DLAS, ("ASAN_OPTIONS", "detect_leaks=0")];
+        return passes("backend::dlas_that_do_not_pay_are_measured_and_then_left_idle", &with_rings);
+    }
+    let work = || {
+        let folder = tempfile::tempdir().unwrap();
+        let Some(board) = board_with_dlas(folder.path())? else { return Ok(()) };
+        let settings = Settings {
+            device: 0,
+            lanes: 1,
+            dla: &[0, 1],
+            max_batch: MAX_BATCH,
+            cache: &folder.path().join("cache"),
+            frame_bytes: 64 * 48 * 3 / 2,
+            build: None,
+        };
+        let waker = Waker::new();
+        let backend = TensorRt::open(&settings, &board.models, &Arc::default(), &waker);
+        let on = || ["dla 0", "dla 1"].map(calls);
+        let opened = on();
+        let mut run = running::start_on(&board, Box::new(backend.map_err(|why| why.to_string())?), waker);
+        let measured = on();
+        run.wait_for_frames(60);
+        assert!(run.stop().total().balances());
+        assert!(measured[0] > opened[0] && measured[1] > opened[1], "{opened:?} {measured:?}");
+        assert_eq!(on(), measured);
+        Ok(())
+    };
+    tell(work());
+}
+
+#[test]
+fn the_program_says_which_dlas_it_leaves_idle_or_uses_and_why() {
+    if !inside() {
+        return passes("backend::the_program_says_which_dlas_it_leaves_idle_or_uses_and_why", &[SLOW_DLAS]);
+    }
+    let work = || {
+        let folder = tempfile::tempdir().unwrap();
+        if board_with_dlas(folder.path())?.is_none() {
+            return Ok(());
+        }
+        let says = |arguments: &[&str], code: i32, says: &[&str]| {
+            let (found, said) = ocelli(folder.path(), arguments);
+            let missing: Vec<_> = says.iter().filter(|says| !said.contains(**says)).collect();
+            assert!(
+                found == Some(code) && missing.is_empty(),
+                "{arguments:?} gives {found:?}, not {missing:?}: {said}"
+            );
+        };
+        let idle = ["dla 0 and dla 1 are left idle: 0 streams fit with them, "];
+        says(&["plan", "board.toml"], 0, &idle);
+        says(&["run", "board.toml", "--for", "0.3"], 0, &idle);
+        says(&["profile", "board.toml", "--for", "0.1", "--output", "p.json"], 0, &idle);
+        says(&["plan", "board.toml", "--profile", "p.json"], 0, &idle);
+
+        let path = folder.path().join("p.json");
+        let mut profile: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        let [alone, all] = profile["arrangements"].as_array_mut().unwrap().as_mut_slice() else {
+            return Err(format!("not two arrangements: {profile}"));
+        };
+        let names = |kept: &serde_json::Value| {
+            let units = kept["units"].as_array().unwrap().iter();
+            units.map(|unit| unit["unit"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            (names(alone), names(all)),
+            (vec!["gpu".into()], vec!["gpu".into(), "dla 0".into(), "dla 1".into()])
+        );
+        assert!(alone["used"] == true && all["used"] == false && all["max_streams"] == 0, "{alone} {all}");
+        // As if a GPU alone took 4 ms, and each of the three 1 ms.
+        for (kept, ns) in [(alone, 4_000_000), (all, 1_000_000)] {
+            let units = kept["units"].as_array_mut().unwrap().iter_mut();
+            let tables = units.flat_map(|unit| unit["services"].as_array_mut().unwrap());
+            for timing in tables.flat_map(|table| table.as_array_mut().unwrap()) {
+                let times =
+                    timing.as_object_mut().unwrap().iter_mut().filter(|(key, _)| key.ends_with("_ns"));
+                times.for_each(|(_, time)| *time = ns.into());
+            }
+        }
+        let write = |path: &Path, profile: &serde_json::Value| {
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, profile.to_string()).unwrap();
+        };
+        write(&path, &profile);
+        // A twentieth more is planned: of the bound's 9.5 ms, the rest being kept for publishing, two of 4.2 or nine of 1.05.
+        let used = ["dla 0 and dla 1 are used: 9 streams fit with them, 2 without"];
+        says(&["plan", "board.toml", "--profile", "p.json"], 0, &used);
+        write(&folder.path().join("ocelli/board.profile.json"), &profile);
+        says(&["run", "board.toml", "--for", "0.3"], 0, &used);
+        Ok(())
+    };
+    tell(work());
 }

@@ -1,17 +1,21 @@
 // A stand-in for TensorRT-RTX, or for TensorRT where its headers are those in use: engines that are small texts, and that answer, for each row, the largest of the input's
 // elements at every so many places. So answers name the row that they came from. Work goes into the other stand-in's
 // streams. What is called of TensorRT and is not here ends the process. RTX: for each batch size that its runtime cache does
-// not have, a context "compiles" at its first batch, which can't be recorded.
+// not have, a context "compiles" at its first batch, which can't be recorded. STANDIN_DLA_MS=N: a batch on a DLA takes N ms
+// longer.
 #include "absent.h" // Made of NvInferImpl.h: every call ends the process.
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
 #include <dlfcn.h>
 #include <functional>
 #include <set>
 #include <sstream>
 #include <string>
+#include <thread>
 #include <vector>
 
 using namespace nvinfer1;
@@ -239,6 +243,8 @@ class Context final : public IExecutionContext, public AbsentExecutionContext {
     static int compute(const Plan &plan, const std::vector<void *> &addresses, void *scratch, std::size_t batch) {
         if (plan.dla >= 0) {
             fails(("dla " + std::to_string(plan.dla)).c_str()); // Counts it.
+            const char *const longer = std::getenv("STANDIN_DLA_MS");
+            std::this_thread::sleep_for(std::chrono::milliseconds(longer == nullptr ? 0 : std::atoi(longer)));
         }
         constexpr int ILLEGAL_ADDRESS = 700;
         char *work = behind(scratch, plan.scratch);
