@@ -30,8 +30,8 @@ pub(super) const FACTS: usize = 4096;
 pub(super) const COMMANDS: usize = 64;
 /// Interventions that may wait to be published; of more, the oldest are in the log alone.
 const SAID: usize = 64;
-/// Frames that may come before they are heard, while every place at the accelerator is taken: a wake-up for each would
-/// cost more than the frame's scheduling. All may be one camera's.
+/// Frames and published batches that may come before they are heard, while every place at the accelerator is taken: a
+/// wake-up for each would cost more than what it tells. All may be one camera's.
 const UNHEARD: u32 = RING as u32 / 2;
 /// How long a stop waits for the accelerator beyond the longest latency bound.
 pub(crate) const GRACE: Duration = Duration::from_secs(2);
@@ -184,9 +184,11 @@ impl Exec {
                 waker.wait_until(Some(self.poll_at().map_or(glance, |at| at.min(glance))));
             } else {
                 // While the publisher's ring is full, only its word or an arrival changes anything.
-                let at = if self.held.is_some() { None } else { self.poll_at() };
-                let arrivals =
-                    self.heart.awaited().map_or(UNHEARD, |frames| frames.try_into().unwrap_or(u32::MAX));
+                let (at, arrivals) = match (&self.held, self.heart.awaited()) {
+                    (Some(_), _) => (None, 1),
+                    (None, Some(frames)) => (self.poll_at(), frames.try_into().unwrap_or(u32::MAX)),
+                    (None, None) => (self.poll_at(), UNHEARD),
+                };
                 waker.wait_for(arrivals, Some(wake_by(at)));
             }
         }

@@ -234,6 +234,7 @@ impl Running {
             orders: for_publisher,
             facts,
             exec: waker.clone(),
+            sets: !board.sets.is_empty(),
             signs: signs.clone(),
             detections: Detections::new(),
         };

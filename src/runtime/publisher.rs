@@ -34,6 +34,9 @@ pub(super) struct Publisher {
     pub(super) orders: Receiver<Order>,
     pub(super) facts: Sender<Fact>,
     pub(super) exec: Waker,
+    /// Whether what is reported completes sets: then exec hears of it at once, and otherwise when it wakes anyway, if
+    /// all it could do until then is wait for the accelerator.
+    pub(super) sets: bool,
     pub(super) signs: Arc<Signs>,
     pub(super) detections: Detections,
 }
@@ -61,7 +64,11 @@ impl Publisher {
                     Order::Certified(certificate) => self.push(&Message::Certificate(certificate)),
                     Order::Intervened(intervention) => self.push(&Message::Intervention(intervention)),
                 }
-                self.exec.wake();
+                if self.sets {
+                    self.exec.wake();
+                } else {
+                    self.exec.arrived();
+                }
             }
             if any {
                 self.outlets.iter().for_each(|outlet| outlet.flush());
