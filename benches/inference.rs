@@ -255,8 +255,10 @@ fn drive(
     }
     let mut decoder = Decoder::new(&board.models[0], &backend.capabilities().output_rows[0])?;
     let mut detections = Detections::new();
-    let mut spare: Vec<_> =
-        (0..backend.capabilities().in_flight()).map(|_| backend.capabilities().new_batch()).collect();
+    // Results are decoded while the session is at the next ones.
+    let most = backend.capabilities().in_flight();
+    let mut spare: Vec<_> = (0..2 * most).map(|_| backend.capabilities().new_batch()).collect();
+    let mut done = Vec::with_capacity(most);
 
     // Releases of all cameras together come evenly: camera k's is the (k + n * streams)-th.
     let gap = Duration::from_secs_f64(1.0 / (fps * streams as f64));
@@ -281,25 +283,32 @@ fn drive(
     };
     std::thread::scope(|scope| {
         (0..streams).for_each(|number| drop(scope.spawn(move || camera(number))));
-        let mut met = 0_u32;
+        let (mut met, mut in_flight) = (0_u32, 0);
         // What is done after the last frame's deadline is late.
         let end = released(frames) + BOUND;
         while clock::now() < end {
             while let Some(batch) = backend.poll(clock::now()) {
-                for (index, member) in batch.jobs.iter().enumerate() {
-                    let rows: Vec<&[f32]> = batch.outputs.iter().map(|tensor| tensor.row(index)).collect();
-                    decoder.decode(&rows, (FRAME.1, FRAME.2), &mut detections)?;
-                    met += u32::from(clock::now() <= member.job.deadline);
-                }
-                spare.push(batch);
+                in_flight -= 1;
+                done.push(batch);
             }
-            while let Some(mut batch) = spare.pop() {
+            while in_flight < most
+                && let Some(mut batch) = spare.pop()
+            {
                 fill(&mut batch, &mut waiting(), largest);
                 if batch.jobs.is_empty() {
                     spare.push(batch);
                     break;
                 }
                 backend.submit(clock::now(), batch).map_err(|batch| format!("refused: {:?}", batch.fault))?;
+                in_flight += 1;
+            }
+            for batch in done.drain(..) {
+                for (index, member) in batch.jobs.iter().enumerate() {
+                    let rows: Vec<&[f32]> = batch.outputs.iter().map(|tensor| tensor.row(index)).collect();
+                    decoder.decode(&rows, (FRAME.1, FRAME.2), &mut detections)?;
+                    met += u32::from(clock::now() <= member.job.deadline);
+                }
+                spare.push(batch);
             }
             waker.wait_until(Some(end));
         }

@@ -30,6 +30,8 @@ struct Units {
     times: [Duration; 3],
     /// A model that it takes no batch of.
     refused: Option<ModelId>,
+    /// The DLA fails every batch.
+    faulty: bool,
     running: VecDeque<Box<Batch<FrameRef>>>,
     /// Batches that the DLA was given.
     on_dla: Arc<AtomicU64>,
@@ -44,7 +46,15 @@ impl Units {
             output_rows: vec![vec![2]; board.models.len()],
         };
         let (running, on_dla) = (VecDeque::with_capacity(LANES.len()), Arc::default());
-        Self { capabilities, hold: ms(hold), times: times.map(ms), refused: None, running, on_dla }
+        Self {
+            capabilities,
+            hold: ms(hold),
+            times: times.map(ms),
+            refused: None,
+            faulty: false,
+            running,
+            on_dla,
+        }
     }
 }
 
@@ -80,6 +90,7 @@ impl Backend<FrameRef> for Units {
             _ => dla,
         };
         batch.completed = batch.submitted + self.hold;
+        batch.fault = (self.faulty && LANES[batch.lane] == "dla 0").then(|| BatchFault::new("broken"));
         Some(batch)
     }
 
@@ -164,6 +175,19 @@ fn a_model_that_is_refused_costs_those_after_it_nothing() {
     let planned = |model| choice.profile.service(ModelId(model), 1).map(|service| service.planned);
     assert_eq!((planned(0), planned(1)), (Some(Duration::from_micros(1)), Some(ms(2))));
     assert!(units.running.is_empty());
+}
+
+#[test]
+fn a_dla_that_fails_is_left_idle_and_ends_the_measurement_of_nothing_else() {
+    let board = board(1);
+    let mut units = Units::new(&board, 0, [2, 2, 2]);
+    units.faulty = true;
+    let measured = runtime::measure_for(&board, &pool(&board), &mut units, Duration::ZERO, 10..=10);
+    let [alone] = measured.expect("a profile").try_into().expect("one arrangement");
+    assert_eq!(seen(&alone, 1), [("gpu", 2, 2, 10)]);
+    assert!(units.running.is_empty(), "what was at work would come back to whoever is next");
+    let choice = runtime::measure(&board, &pool(&board), &mut units, || false).expect("a profile");
+    assert_eq!((choice.used, choice.profile.places, choice.said()), (0, 2, None));
 }
 
 /// Runs until enough has been seen, and gives how many batches the DLA got in that time.

@@ -5,6 +5,7 @@ use crate::bench::source::{Memory, SETTLING, Watch, Watched};
 use crate::bench::{Offer, Punctuality, Settings, Sources, Trouble, like};
 use crate::board::Board;
 use crate::capture::{self, Source};
+use crate::cause::MissCause;
 use crate::decode::Decoder;
 use crate::infer::Backend;
 use crate::job::DropReason;
@@ -52,8 +53,8 @@ impl Quantiles {
 /// Frames of critical streams that were not in time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Missed {
-    /// Results out after their deadline.
-    pub late: u64,
+    /// Results out after their deadline, by cause (index: [`MissCause::index`]).
+    pub late: [u64; MissCause::ALL.len()],
     /// No result, by reason (index: [`DropReason::index`]).
     pub dropped: [u64; DropReason::ALL.len()],
 }
@@ -62,7 +63,7 @@ impl Missed {
     /// All of them.
     #[must_use]
     pub fn total(&self) -> u64 {
-        self.late + self.dropped.iter().sum::<u64>()
+        self.late.iter().chain(&self.dropped).sum()
     }
 }
 
@@ -222,7 +223,9 @@ impl<E: From<Trouble>> Runs<'_, E> {
         let mut critical = Missed::default();
         for (stream, totals) in board.streams.iter().zip(finished.streams()) {
             if stream.criticality == Criticality::Critical {
-                critical.late += totals.ledger.late;
+                for (mine, theirs) in critical.late.iter_mut().zip(totals.causes) {
+                    *mine += theirs;
+                }
                 for (mine, theirs) in critical.dropped.iter_mut().zip(totals.ledger.dropped) {
                     *mine += theirs;
                 }

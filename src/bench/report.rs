@@ -2,6 +2,7 @@
 
 use crate::bench::{Found, Missed, Probe, Quantiles, Settings};
 use crate::board::Board;
+use crate::cause::MissCause;
 use crate::job::DropReason;
 use crate::runtime::Host;
 use serde_json::{Map, Value, json};
@@ -137,10 +138,21 @@ fn quantiles(latency: &Quantiles) -> Value {
     })
 }
 
+/// Late frames by cause, dropped ones by reason; nothing where there are none.
 fn causes(missed: &Missed) -> Value {
-    let dropped = DropReason::ALL.into_iter().map(|reason| (reason.as_str(), missed.dropped[reason.index()]));
-    let all = std::iter::once(("late", missed.late)).chain(dropped);
-    Value::Object(all.filter(|(_, count)| *count > 0).map(|(name, n)| (name.to_owned(), json!(n))).collect())
+    let object = |counts: &mut dyn Iterator<Item = (&str, u64)>| -> Map<String, Value> {
+        counts.filter(|&(_, count)| count > 0).map(|(name, count)| (name.to_owned(), json!(count))).collect()
+    };
+    let mut late = MissCause::ALL.into_iter().map(|cause| (cause.as_str(), missed.late[cause.index()]));
+    let mut dropped =
+        DropReason::ALL.into_iter().map(|reason| (reason.as_str(), missed.dropped[reason.index()]));
+    let all = [("late", object(&mut late)), ("dropped", object(&mut dropped))];
+    Value::Object(
+        all.into_iter()
+            .filter(|(_, counts)| !counts.is_empty())
+            .map(|(name, counts)| (name.to_owned(), counts.into()))
+            .collect(),
+    )
 }
 
 /// Everything, for people.
@@ -259,4 +271,19 @@ fn micros(d: Duration) -> u64 {
 
 fn rounded(x: f64) -> f64 {
     (x * 1e6).round() / 1e6
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn missed_frames_are_told_by_cause_and_by_reason() {
+        let mut missed = Missed::default();
+        assert_eq!(causes(&missed), json!({}));
+        missed.late[MissCause::Overrun.index()] = 2;
+        missed.dropped[DropReason::QueueFull.index()] = 3;
+        assert_eq!(causes(&missed), json!({"late": {"overrun": 2}, "dropped": {"queue_full": 3}}));
+        assert_eq!(missed.total(), 5);
+    }
 }

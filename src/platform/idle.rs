@@ -12,7 +12,8 @@ use std::path::Path;
 
 /// Where requests are made.
 const DEVICE: &str = "/dev/cpu_dma_latency";
-/// Microseconds that a way back may take: only what takes no time at all.
+/// Microseconds that a way back may take. With none a CPU that has nothing to do waits for an interrupt in the first state
+/// (ARM), or spins (x86): on a virtual machine any other costs a turn of the host, whatever latency it states.
 const LATENCY: i32 = 0;
 
 /// A request that holds until this is dropped, or its process ends.
@@ -23,7 +24,7 @@ pub struct Shallow {
 }
 
 impl Shallow {
-    /// Asks for idle states without a way back.
+    /// Asks that idle CPUs stay where the way back takes no time.
     ///
     /// # Errors
     /// The system refuses; with the remedy, in one line.

@@ -2,7 +2,8 @@
 //!
 //! A batch is planned with the time of the slowest unit that works, as any may get it. So a DLA that is slower than the
 //! GPU beside it can cost more than it brings, and both are measured: all units at work at once, and the first one alone,
-//! whose times are shorter then. What is used is what carries more streams.
+//! whose times are shorter then. What is used is what serves more of the board's streams, or carries more like them. Batches
+//! come back in the order in which they were given, so a GPU that is done waits for the DLA that was given one before.
 
 use crate::board::Board;
 use crate::sched::{Fits, Profile, Service};
@@ -155,8 +156,7 @@ pub struct Choice {
 }
 
 impl Choice {
-    /// The one of `arrangements`, of which there is at least one, with which most streams like the board's fit; of equals
-    /// the first. Batches are planned with what `take` says.
+    /// The best of `arrangements` for the board, of which there is at least one; of equals the first. Batches are planned with what `take` says.
     #[must_use]
     pub fn new(
         board: &Board,
@@ -187,6 +187,12 @@ impl Choice {
         };
         let done = if self.used == 0 { "left idle" } else { "used" };
         let (with, without) = (all.fits, alone.fits);
+        if with.served != without.served {
+            let (with, without) = (with.served, without.served);
+            return Some(format!(
+                "{names} {are} {done}: {with} of the board's streams are served with {them}, {without} without"
+            ));
+        }
         let fit = if with.max_streams == 1 { "stream fits" } else { "streams fit" };
         let mut text = format!(
             "{names} {are} {done}: {} {fit} with {them}, {} without",
@@ -255,7 +261,7 @@ mod tests {
     fn choice(with: (usize, usize), without: (usize, usize), units: &[&str]) -> Choice {
         let candidate = |units: &[&str], (max_streams, upper_bound)| Candidate {
             units: units.iter().map(|&unit| unit.to_owned()).collect(),
-            fits: Fits { max_streams, upper_bound },
+            fits: Fits { served: 1, max_streams, upper_bound },
         };
         let candidates = vec![candidate(&units[..1], without), candidate(units, with)];
         let used = Fits::best(&[candidates[0].fits, candidates[1].fits]);
@@ -281,6 +287,12 @@ mod tests {
         assert_eq!(
             said((17, 20), (17, 20), &["gpu", "dla 0"]),
             "dla 0 is left idle: 17 streams fit with it, 17 without; more than 20 with it, 20 without, are impossible"
+        );
+        let mut board = choice((17, 60), (17, 20), &["gpu", "dla 0"]);
+        (board.used, board.candidates[0].fits.served) = (0, 3);
+        assert_eq!(
+            board.said().unwrap(),
+            "dla 0 is left idle: 1 of the board's streams are served with it, 3 without"
         );
         let mut one = choice((1, 1), (1, 1), &["cpu"]);
         one.candidates.pop();

@@ -197,9 +197,7 @@ impl Exec {
 
     /// Everything that has happened.
     fn take_in(&mut self, latency: &mut Histogram) {
-        for index in 0..self.arrivals.len() {
-            self.hear(index);
-        }
+        // Before the frames that came since: the ladder judges them by what these tell.
         while let Some(fact) = self.from_publisher.dequeue() {
             match fact {
                 Fact::Settled { job, finish, decoded, cause } => {
@@ -210,6 +208,9 @@ impl Exec {
                 }
                 Fact::Returned(batch) => self.heart.batch_returned(batch),
             }
+        }
+        for index in 0..self.arrivals.len() {
+            self.hear(index);
         }
         while let Some(pressure) = self.pressures.dequeue() {
             self.heart.pressure(pressure);

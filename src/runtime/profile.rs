@@ -36,8 +36,10 @@ const REFUSING: Duration = Duration::from_micros(1);
 enum Trouble {
     /// The backend takes no batch of the model.
     Refused(String),
-    /// Anything else.
+    /// A batch failed, or the measurement was stopped; nothing is at work.
     Failed(String),
+    /// A batch does not come back: nothing else can be measured.
+    Stuck(String),
 }
 
 /// Measures l(b) of every model on `backend` in a few seconds: on one unit one batch at a time; where there are more, as
@@ -158,8 +160,9 @@ impl<'a> Bench<'a> {
         Self { board, pool, backend, units, unit_of, sizes, spare, stop }
     }
 
-    /// Measures the first unit alone, and, where there are more, all of them at once. A model that the backend takes no
-    /// batch of is told to `refused`, with the reason, which says whether to go on without it.
+    /// Measures the first unit alone, and, where there are more, all of them at once; those that can't be measured are left
+    /// out, aloud. A model that the backend takes no batch of is told to `refused`, with the reason, which says whether to go
+    /// on without it.
     fn arrangements(
         &mut self,
         budget: Duration,
@@ -172,30 +175,52 @@ impl<'a> Bench<'a> {
         let series = self.sizes.iter().map(Vec::len).sum::<usize>() * arranged.len();
         let share = budget / u32::try_from(series.max(1)).unwrap_or(u32::MAX);
         let mut arrangements = Vec::with_capacity(arranged.len());
+        let mut known = vec![false; self.sizes.len()];
         for units in arranged {
-            let times = |unit: &Unit| UnitTimes {
-                unit: unit.name.clone(),
-                lanes: unit.lanes,
-                services: Vec::with_capacity(self.sizes.len()),
+            let mut refused = |model: ModelId, why: String| {
+                let first = !std::mem::replace(&mut known[model.index()], true);
+                // With more units at work the backend has not become pickier, it has failed.
+                if first && units > 1 { Err(why) } else { refused(model, why) }
             };
-            let mut measured: Vec<UnitTimes> = self.units[..units].iter().map(times).collect();
-            for index in 0..self.sizes.len() {
-                let model = ModelId(index as u8);
-                let tables = self.tables(model, |size| Series { model, size, units, share, warm_up, runs });
-                let tables = match tables {
-                    Ok(tables) => tables,
-                    Err(Trouble::Refused(why)) => {
-                        refused(model, why)?;
-                        let table = self.sizes[index].iter().map(|&jobs| Timing::new(jobs, &[REFUSING]));
-                        vec![table.collect(); units]
-                    }
-                    Err(Trouble::Failed(why)) => return Err(why),
-                };
-                measured.iter_mut().zip(tables).for_each(|(unit, table)| unit.services.push(table));
+            let series = |model, size| Series { model, size, units, share, warm_up, runs };
+            match self.arrangement(units, &series, &mut refused) {
+                Ok(arrangement) => arrangements.push(arrangement),
+                Err(Trouble::Failed(why)) if !arrangements.is_empty() && !(self.stop)() => {
+                    let others: Vec<&str> = self.units[1..].iter().map(|unit| unit.name.as_str()).collect();
+                    log::warn!("left idle, as they can't be measured: {}: {why}", others.join(", "));
+                }
+                Err(Trouble::Refused(why) | Trouble::Failed(why) | Trouble::Stuck(why)) => return Err(why),
             }
-            arrangements.push(Arrangement(measured));
         }
         Ok(arrangements)
+    }
+
+    /// Measures so many units at once.
+    fn arrangement<'s>(
+        &mut self,
+        units: usize,
+        series: &dyn Fn(ModelId, u16) -> Series<'s>,
+        refused: &mut dyn FnMut(ModelId, String) -> Result<(), String>,
+    ) -> Result<Arrangement, Trouble> {
+        let times = |unit: &Unit| UnitTimes {
+            unit: unit.name.clone(),
+            lanes: unit.lanes,
+            services: Vec::with_capacity(self.sizes.len()),
+        };
+        let mut measured: Vec<UnitTimes> = self.units[..units].iter().map(times).collect();
+        for index in 0..self.sizes.len() {
+            let model = ModelId(index as u8);
+            let tables = match self.tables(model, |size| series(model, size)) {
+                Err(Trouble::Refused(why)) => {
+                    refused(model, why).map_err(Trouble::Failed)?;
+                    let table = self.sizes[index].iter().map(|&jobs| Timing::new(jobs, &[REFUSING]));
+                    vec![table.collect(); units]
+                }
+                tables => tables?,
+            };
+            measured.iter_mut().zip(tables).for_each(|(unit, table)| unit.services.push(table));
+        }
+        Ok(Arrangement(measured))
     }
 
     /// A model's table for each unit.
@@ -223,10 +248,12 @@ impl<'a> Bench<'a> {
         let lanes: usize = self.units[..units].iter().map(|unit| unit.at_work).sum();
         let until = clock::now() + share;
         let mut services: Vec<Vec<Duration>> = vec![Vec::new(); units];
-        let (mut at_work, mut faults) = (0, 0);
+        // Of each unit, those in a row.
+        let mut faults = vec![0; units];
+        let mut at_work = 0;
         loop {
             if (self.stop)() {
-                return Err(Trouble::Failed("stopped".to_owned()));
+                return Err(self.left(at_work, "stopped".to_owned()));
             }
             let fewest = services.iter().map(Vec::len).min().unwrap_or(most);
             let more = fewest < least || (fewest < most && clock::now() < until);
@@ -234,11 +261,10 @@ impl<'a> Bench<'a> {
                 match self.submit(model, size, &frame) {
                     Ok(()) => at_work += 1,
                     Err(why) => {
-                        // What is at work would come back to whoever measures next.
-                        while at_work > 0 && self.take_back().is_some() {
-                            at_work -= 1;
-                        }
-                        return Err(Trouble::Refused(said(name, size, &why)));
+                        return Err(match self.left(at_work, said(name, size, &why)) {
+                            Trouble::Failed(why) => Trouble::Refused(why),
+                            trouble => trouble,
+                        });
                     }
                 }
                 continue;
@@ -248,16 +274,17 @@ impl<'a> Bench<'a> {
             }
             let (lane, service) = self
                 .take_back()
-                .ok_or_else(|| Trouble::Failed(said(name, size, &format!("not done after {LONGEST:?}"))))?;
+                .ok_or_else(|| Trouble::Stuck(said(name, size, &format!("not done after {LONGEST:?}"))))?;
             at_work -= 1;
-            let of_unit = &mut services[self.unit_of[lane]];
+            let unit = self.unit_of[lane];
+            let of_unit = &mut services[unit];
             match service {
-                Err(fault) if faults == TOLERATED => {
-                    return Err(Trouble::Failed(said(name, size, fault.as_str())));
+                Err(fault) if faults[unit] == TOLERATED => {
+                    return Err(self.left(at_work, said(name, size, fault.as_str())));
                 }
-                Err(_) => faults += 1,
+                Err(_) => faults[unit] += 1,
                 Ok(service) => {
-                    faults = 0;
+                    faults[unit] = 0;
                     // The last ones have less and less beside them.
                     if more && of_unit.len() < most {
                         of_unit.push(service);
@@ -270,6 +297,15 @@ impl<'a> Bench<'a> {
             of_unit.sort_unstable();
         }
         Ok(services)
+    }
+
+    /// That a series was left because of `why`, once what is at work is back: it would come back to whoever is next.
+    fn left(&mut self, at_work: usize, why: String) -> Trouble {
+        if (0..at_work).all(|_| self.take_back().is_some()) {
+            Trouble::Failed(why)
+        } else {
+            Trouble::Stuck(why)
+        }
     }
 
     /// The largest frame that the model gets.

@@ -34,8 +34,8 @@ pub(super) struct Publisher {
     pub(super) orders: Receiver<Order>,
     pub(super) facts: Sender<Fact>,
     pub(super) exec: Waker,
-    /// Whether what is reported completes sets: then exec hears of it at once, and otherwise when it wakes anyway, if
-    /// all it could do until then is wait for the accelerator.
+    /// Whether what is reported completes sets: then exec hears of it at once. Otherwise it may hear of results in time
+    /// when it wakes anyway, where all it could do until then is wait for the accelerator.
     pub(super) sets: bool,
     pub(super) signs: Arc<Signs>,
     pub(super) detections: Detections,
@@ -53,8 +53,9 @@ impl Publisher {
             while let Some(order) = self.orders.dequeue() {
                 any = true;
                 self.signs.publisher.beat(clock::now());
+                let mut urgent = self.sets;
                 match order {
-                    Order::Conclude(batch) => self.conclude(batch),
+                    Order::Conclude(batch) => urgent |= !self.conclude(batch),
                     Order::Dropped(stream, lost) => self.dropped(stream, lost),
                     Order::Changed(event) => {
                         self.records.changed(&event);
@@ -64,7 +65,7 @@ impl Publisher {
                     Order::Certified(certificate) => self.push(&Message::Certificate(certificate)),
                     Order::Intervened(intervention) => self.push(&Message::Intervention(intervention)),
                 }
-                if self.sets {
+                if urgent {
                     self.exec.wake();
                 } else {
                     self.exec.arrived();
@@ -80,7 +81,9 @@ impl Publisher {
         }
     }
 
-    fn conclude(&mut self, mut batch: Box<Batch<FrameRef>>) {
+    /// Publishes a batch's results; whether all were in time.
+    fn conclude(&mut self, mut batch: Box<Batch<FrameRef>>) -> bool {
+        let mut in_time = true;
         let way = Way::of(&batch, clock::now());
         let mut between = std::mem::take(&mut batch.between);
         for (index, member) in batch.jobs.iter().enumerate() {
@@ -100,6 +103,7 @@ impl Publisher {
             });
             let record = self.records.settled(job, finish, served, &way);
             let cause = record.cause;
+            in_time &= decoded && cause.is_none();
             let message = Message::Frame(record);
             self.push(&message);
             self.report(Fact::Settled { job, finish, decoded, cause });
@@ -113,6 +117,7 @@ impl Publisher {
         }
         batch.between = between;
         self.report(Fact::Returned(batch));
+        in_time
     }
 
     /// Decodes one job's outputs into `self.detections`.

@@ -2,7 +2,7 @@
 
 use crate::board::{Board, MAX_STREAMS, Stream, Trigger};
 use crate::sched::Profile;
-use crate::sched::admission::{Critical, Lack, TAIL, guaranteed, served, share};
+use crate::sched::admission::{Critical, Lack, Schedule, TAIL, guaranteed, served, share};
 use crate::sched::guarantee::{Accelerator, Demand};
 use crate::sched::trigger::{Releases, Timetable, Untimed};
 use crate::stream::Criticality;
@@ -41,9 +41,12 @@ pub struct Plan {
     pub remedy: Option<Remedy>,
 }
 
-/// How many streams like a board's fit on an accelerator. The more are certain, the better; then by capacity.
+/// How many streams of a board and like its fit on an accelerator. The more of its own are served, the better; then the more
+/// like them are certain; then by capacity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Fits {
+    /// Streams of the board that a run would serve: none where it refuses the board.
+    pub served: usize,
     /// See [`Plan::max_streams`].
     pub max_streams: usize,
     /// See [`Plan::upper_bound`].
@@ -55,7 +58,10 @@ impl Fits {
     #[must_use]
     pub fn new(board: &Board, profile: &Profile) -> Self {
         let accelerator = Accelerator::new(board, profile);
-        Self { max_streams: max_streams(board, &accelerator), upper_bound: upper_bound(board, profile) }
+        let served = Schedule::admit(board, profile.clone())
+            .map_or(0, |schedule| schedule.streams().iter().filter(|stream| stream.served).count());
+        let upper_bound = upper_bound(board, profile);
+        Self { served, max_streams: max_streams(board, &accelerator), upper_bound }
     }
 
     /// The position of the best; of equals the first's.
@@ -132,7 +138,7 @@ impl Plan {
             let response = lack.map_or_else(|| Ok(answers.next().unwrap_or_default()), Err);
             Planned { id: stream.id.clone(), response }
         });
-        let Fits { max_streams, upper_bound } = Fits::new(board, profile);
+        let Fits { max_streams, upper_bound, .. } = Fits::new(board, profile);
         let has_triggers = board.streams.iter().any(|stream| stream.trigger.is_some());
         let untimed = Timetable::of(&board.streams.iter().collect::<Vec<_>>(), board.models.len()).err();
         Self {
@@ -271,15 +277,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn more_that_are_certain_are_better_then_more_by_capacity_and_of_equals_the_first() {
-        let best = |of: &[(usize, usize)]| {
-            let fits = |&(max_streams, upper_bound): &(usize, usize)| Fits { max_streams, upper_bound };
+    fn more_that_are_served_are_best_then_more_that_are_certain_then_capacity_and_of_equals_the_first() {
+        let best = |of: &[(usize, usize, usize)]| {
+            let fits = |&(served, max_streams, upper_bound): &_| Fits { served, max_streams, upper_bound };
             Fits::best(&of.iter().map(fits).collect::<Vec<_>>())
         };
-        assert_eq!(best(&[(17, 20), (14, 60)]), 0);
-        assert_eq!(best(&[(14, 60), (17, 20)]), 1);
-        assert_eq!(best(&[(17, 20), (17, 21)]), 1);
-        assert_eq!(best(&[(17, 20), (17, 20)]), 0);
-        assert_eq!(best(&[(3, 3)]), 0);
+        assert_eq!(best(&[(8, 1, 11), (6, 1, 19)]), 0);
+        assert_eq!(best(&[(6, 17, 20), (8, 14, 20)]), 1);
+        assert_eq!(best(&[(8, 17, 20), (8, 14, 60)]), 0);
+        assert_eq!(best(&[(8, 14, 60), (8, 17, 20)]), 1);
+        assert_eq!(best(&[(8, 17, 20), (8, 17, 21)]), 1);
+        assert_eq!(best(&[(8, 17, 20), (8, 17, 20)]), 0);
+        assert_eq!(best(&[(3, 3, 3)]), 0);
     }
 }
