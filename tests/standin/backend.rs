@@ -971,7 +971,8 @@ fn the_program_says_which_dlas_it_leaves_idle_or_uses_and_why() {
                 "{arguments:?} gives {found:?}, not {missing:?}: {said}"
             );
         };
-        let idle = ["dla 0 and dla 1 are left idle: 0 streams fit with them, "];
+        let idle =
+            ["dla 0 and dla 1 are left idle: 0 of the board's streams are served with them, 2 without"];
         says(&["plan", "board.toml"], 0, &idle);
         says(&["run", "board.toml", "--for", "0.3"], 0, &idle);
         says(&["profile", "board.toml", "--for", "0.1", "--output", "p.json"], 0, &idle);
