@@ -807,6 +807,16 @@ fn ocelli(folder: &Path, arguments: &[&str]) -> (Option<i32>, String) {
     (output.status.code(), said)
 }
 
+/// Runs the program in a folder, which ends with `code` and says all of `words`.
+fn says(folder: &Path, arguments: &[&str], code: i32, words: &[&str]) {
+    let (found, said) = ocelli(folder, arguments);
+    let missing: Vec<_> = words.iter().filter(|words| !said.contains(**words)).collect();
+    assert!(
+        found == Some(code) && missing.is_empty(),
+        "{arguments:?} gives {found:?}, not {missing:?}: {said}"
+    );
+}
+
 #[test]
 fn what_can_not_be_recorded_is_said_once_a_model() {
     let test = "backend::what_can_not_be_recorded_is_said_once_a_model";
@@ -838,14 +848,8 @@ fn the_program_runs_a_board_and_stops_a_model_that_answers_wrongly() {
         let mut bench = Bench::new(2);
         let folder = tempfile::tempdir().unwrap();
         board(folder.path())?;
-        let says = |arguments: &[&str], code: i32, says: &[&str]| {
-            let (found, said) = ocelli(folder.path(), arguments);
-            let missing: Vec<_> = says.iter().filter(|says| !said.contains(**says)).collect();
-            assert!(
-                found == Some(code) && missing.is_empty(),
-                "{arguments:?} gives {found:?}, not {missing:?}: {said}"
-            );
-        };
+        let says =
+            |arguments: &[&str], code: i32, words: &[&str]| says(folder.path(), arguments, code, words);
         let missing = ["there is no plan for it", "ocelli engine build", "build_plans"];
         says(&["run", "board.toml"], 65, &missing);
         let models = Board::load(&folder.path().join("board.toml")).unwrap().models;
@@ -963,14 +967,8 @@ fn the_program_says_which_dlas_it_leaves_idle_or_uses_and_why() {
         if board_with_dlas(folder.path())?.is_none() {
             return Ok(());
         }
-        let says = |arguments: &[&str], code: i32, says: &[&str]| {
-            let (found, said) = ocelli(folder.path(), arguments);
-            let missing: Vec<_> = says.iter().filter(|says| !said.contains(**says)).collect();
-            assert!(
-                found == Some(code) && missing.is_empty(),
-                "{arguments:?} gives {found:?}, not {missing:?}: {said}"
-            );
-        };
+        let says =
+            |arguments: &[&str], code: i32, words: &[&str]| says(folder.path(), arguments, code, words);
         let idle =
             ["dla 0 and dla 1 are left idle: 0 of the board's streams are served with them, 2 without"];
         says(&["plan", "board.toml"], 0, &idle);
