@@ -1,5 +1,5 @@
-//! Time to decode one frame: a usual scene, and the worst that outputs can do (everything scores high, no two
-//! boxes overlap enough to go). `cargo bench --bench decode`
+//! Time to decode one frame: a usual scene, the crowd that admission keeps time for, and the worst that outputs can do
+//! (everything scores high, no two boxes overlap enough to go). `cargo bench --bench decode`
 #![allow(clippy::print_stdout)] // Its output is its purpose.
 
 use ocelli::decode::Decoder;
@@ -15,15 +15,14 @@ const ROUNDS: usize = 200;
 
 fn main() {
     println!(
-        "{:<34} {:>12} {:>12} {:>12} {:>12}",
-        "us a frame", "usual p50", "usual max", "worst p50", "worst max"
+        "{:<34} {:>12} {:>12} {:>12} {:>12} {:>12} {:>12}",
+        "us a frame", "usual p50", "usual max", "crowd p50", "crowd max", "worst p50", "worst max"
     );
     for (name, model, rows) in networks() {
         let mut times = Vec::new();
-        for busy in [false, true] {
-            let outputs: Vec<Vec<f32>> = scene(&model, &rows, busy);
+        let mut decoder = Decoder::new(&model, &rows).expect("the networks below fit themselves");
+        for outputs in [scene(&model, &rows, false), decoder.crowd(), scene(&model, &rows, true)] {
             let outputs: Vec<&[f32]> = outputs.iter().map(Vec::as_slice).collect();
-            let mut decoder = Decoder::new(&model, &rows).expect("the networks below fit themselves");
             let mut found = Detections::new();
             let mut samples: Vec<Duration> = (0..ROUNDS)
                 .map(|_| {

@@ -470,3 +470,35 @@ fn heads_with_other_feature_maps_are_accepted() {
     assert!(!fits(YoloHead::Yolox, cells(&[8, 16])), "its strides are part of the head");
     assert!(!fits(YoloHead::V8, cells(&[8, 32])), "a gap");
 }
+
+#[test]
+fn a_crowd_is_as_many_things_as_are_kept_and_as_many_candidates_as_are_looked_at() {
+    for name in ["person", "ssd softmax", "ssd probabilities", "ssd sigmoid", "yolo v5", "yolo v8", "yolox"] {
+        let model = reference(name);
+        let rows: Vec<usize> = ocelli::decode::blank_outputs(&model).iter().map(Vec::len).collect();
+        let mut decoder = Decoder::new(&model, &rows).unwrap();
+        let (model::Decoder::Ssd { suppression, .. } | model::Decoder::Yolo { suppression, .. }) =
+            &model.decoder
+        else {
+            panic!("{name} has no boxes")
+        };
+        let outputs = decoder.crowd();
+        assert_eq!(outputs.iter().map(Vec::len).collect::<Vec<_>>(), rows, "{name}");
+        let outputs: Vec<&[f32]> = outputs.iter().map(Vec::as_slice).collect();
+        let mut found = Detections::new();
+        // The frame fills the input, so that none of its places lies beside it.
+        decoder.decode(&outputs, (model.input.width, model.input.height), &mut found).unwrap();
+        let fields = match &model.decoder {
+            model::Decoder::Ssd { .. } => 4,
+            model::Decoder::Yolo { head: YoloHead::V8, .. } => 4 + model.labels.len(),
+            _ => 5 + model.labels.len(),
+        };
+        let expected = suppression.candidates.min(rows[0] / fields).min(MAX_DETECTIONS - 1);
+        assert_eq!(found.len(), expected, "{name}");
+        let (width, height) = (model.input.width as f32 / 20.0, model.input.height as f32 / 20.0);
+        for Detection { label, score, width: w, height: h, .. } in &found {
+            assert!((*label, *score > 0.99) == (0, true), "{name}");
+            assert!((w - width).abs() < 0.01 && (h - height).abs() < 0.01, "{name}: {w} x {h}");
+        }
+    }
+}

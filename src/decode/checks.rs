@@ -6,8 +6,9 @@ use crate::model::{Anchors, Input, Model, Suppression, YoloHead};
 
 /// How far above 1 the rounding of an integer engine may carry a probability.
 const ROUNDING: f32 = 0.05;
-/// Elements looked at before asking whether one of them was bad.
-const STRIDE: usize = 1024;
+/// Parts of an output that are looked at side by side, so many elements (a cache line) of each in turn.
+const PARTS: usize = 8;
+const LINE: usize = 16;
 /// The bits of infinity: absolute values below it are finite.
 const INFINITY: i32 = 0x7f80_0000;
 /// Cell sizes that a YOLO head's feature maps may have, in input pixels; a head has consecutive ones.
@@ -202,12 +203,18 @@ pub(super) fn outputs(expected: &[usize], outputs: &[&[f32]]) -> Result<(), Deco
     Ok(())
 }
 
-/// A whole stride at a time and in integers, which becomes SIMD, unlike a search that may end anywhere.
+/// In integers, which becomes SIMD, and all of it before anybody asks where: a search that may end anywhere does not.
 fn first_not_finite(data: &[f32]) -> Option<(usize, &f32)> {
     let bad = |value: &f32| (value.to_bits() & 0x7fff_ffff) as i32 >= INFINITY;
-    let stride =
-        data.chunks(STRIDE).position(|values| values.iter().fold(false, |any, value| any | bad(value)))?;
-    data.iter().enumerate().skip(stride * STRIDE).find(|(_, value)| bad(value))
+    let any = |values: &[f32]| values.iter().fold(false, |any, value| any | bad(value));
+    // Side by side: what an accelerator has written is in nobody's cache, and one sequence of loads waits for each page.
+    let part = data.len() / (PARTS * LINE) * LINE;
+    let (parts, rest) = data.split_at(PARTS * part);
+    let mut found = any(rest);
+    for at in (0..part).step_by(LINE) {
+        found |= (0..PARTS).fold(false, |found, index| found | any(&parts[index * part + at..][..LINE]));
+    }
+    if found { data.iter().enumerate().find(|(_, value)| bad(value)) } else { None }
 }
 
 /// That the best score is a probability, but for rounding.

@@ -22,6 +22,7 @@
 mod anchors;
 mod blank;
 mod checks;
+mod crowd;
 mod error;
 mod frame;
 mod probability;

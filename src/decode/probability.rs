@@ -34,6 +34,14 @@ impl Scores {
         Self { activation, threshold, floor }
     }
 
+    /// Raw scores whose probabilities are next to zero and to one.
+    pub(super) const fn certain(&self) -> (f32, f32) {
+        match self.activation {
+            Activation::None => (0.0, 1.0),
+            Activation::Sigmoid | Activation::Softmax => (-20.0, 20.0),
+        }
+    }
+
     /// Whether any score of these rows of `columns`, from column `from` on, may reach the threshold: a look at all of
     /// them at once, which becomes SIMD. For a softmax that takes no less than [`Scores::each`] itself.
     pub(super) fn may_be_in(&self, rows: &[f32], columns: usize, from: usize) -> bool {
@@ -56,10 +64,13 @@ impl Scores {
         let (highest, floor) = match self.activation {
             Activation::None | Activation::Sigmoid => (0.0, self.floor),
             Activation::Softmax => {
-                let highest = row.iter().copied().fold(f32::MIN, f32::max);
+                let highest = highest(row);
                 (highest, highest + self.floor)
             }
         };
+        if !row[from..].iter().fold(false, |any, &raw| any | (raw >= floor)) {
+            return;
+        }
         let mut sum = None;
         for (column, &raw) in row.iter().enumerate().skip(from) {
             if raw < floor {
@@ -78,6 +89,16 @@ impl Scores {
             }
         }
     }
+}
+
+/// The largest element, several at a time: one after the other each would wait for the one before it.
+fn highest(row: &[f32]) -> f32 {
+    let (blocks, rest) = row.as_chunks::<8>();
+    let larger = |a: f32, b: f32| if a > b { a } else { b };
+    let best = blocks
+        .iter()
+        .fold([f32::MIN; 8], |best, block| std::array::from_fn(|lane| larger(block[lane], best[lane])));
+    best.iter().chain(rest).copied().fold(f32::MIN, larger)
 }
 
 #[cfg(test)]

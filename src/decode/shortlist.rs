@@ -35,6 +35,11 @@ impl Shortlist {
         Self { limit, kept: Vec::with_capacity(2 * limit), floor: None }
     }
 
+    /// Most that it keeps.
+    pub(super) const fn limit(&self) -> usize {
+        self.limit
+    }
+
     pub(super) fn clear(&mut self) {
         self.kept.clear();
         self.floor = None;

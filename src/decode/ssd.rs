@@ -72,4 +72,31 @@ impl Ssd {
             Extent { centre: [centre(0, t(1)), centre(1, t(0))], size: [size(0, t(3)), size(1, t(2))] };
         (label as u16, extent)
     }
+
+    /// How many there are.
+    pub(super) const fn anchors(&self) -> usize {
+        self.anchors.len()
+    }
+
+    /// Writes an anchor's outputs: the first class at this place, or nothing. The inverse of [`Ssd::extent`].
+    pub(super) fn write(&self, row: usize, seen: Option<Extent>, outputs: &mut [Vec<f32>]) {
+        let (no, yes) = self.scores.certain();
+        let scores = &mut outputs[1][row * self.columns..][..self.columns];
+        scores.fill(no);
+        let Some(Extent { centre, size }) = seen else {
+            // A softmax sees the background where it sees nothing.
+            scores[..self.first].fill(yes);
+            return;
+        };
+        scores[self.first] = yes;
+        let anchor = &self.anchors[row];
+        for axis in [0, 1] {
+            // ty, tx, th, tw.
+            let (place, length) = (1 - axis, 3 - axis);
+            let [centre, size] = [centre[axis], size[axis]].map(|pixels| pixels / self.input[axis]);
+            let boxes = &mut outputs[0][4 * row..][..4];
+            boxes[place] = (centre - anchor.centre[axis]) / anchor.size[axis] * self.variance[place];
+            boxes[length] = (size / anchor.size[axis]).ln() * self.variance[length];
+        }
+    }
 }

@@ -111,4 +111,34 @@ impl Yolo {
             stride *= 2;
         }
     }
+
+    /// How many there are.
+    pub(super) const fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Writes a row: the first class at this place, or nothing. The inverse of [`Yolo::extent`].
+    pub(super) fn write(&self, row: usize, seen: Option<Extent>, output: &mut [f32]) {
+        let Some(Extent { centre, size }) = seen else { return };
+        let ([x, y], [width, height]) = match self.head {
+            YoloHead::V5 | YoloHead::V8 => (centre, size),
+            YoloHead::Yolox => {
+                let (cell, stride) = self.cell(row);
+                let place = [centre[0] / stride - cell[0], centre[1] / stride - cell[1]];
+                (place, size.map(|pixels| (pixels / stride).ln()))
+            }
+        };
+        // What follows the box: objectness, where there is one, and the first class.
+        let scores = yolo_fields(self.head, 0) - 4 + 1;
+        for (column, value) in
+            [x, y, width, height].into_iter().chain([1.0; 2].into_iter().take(scores)).enumerate()
+        {
+            match self.head {
+                YoloHead::V5 | YoloHead::Yolox => {
+                    output[row * yolo_fields(self.head, self.labels) + column] = value
+                }
+                YoloHead::V8 => output[column * self.rows + row] = value,
+            }
+        }
+    }
 }
