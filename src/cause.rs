@@ -11,7 +11,7 @@
 //! | batch wait | that place | submission, and what the batch is planned longer than a batch of one | none |
 //! | overrun | submission | completion, less what stands under batch wait | the plan for a batch of one |
 //! | output | completion | the publisher gets to the batch | [`BUDGET`] |
-//! | decode | that | the record is handed out | [`BUDGET`] |
+//! | decode | that | the record is handed out | what the batch's results are planned to take, and [`BUDGET`] |
 //!
 //! A dropped frame's cause is its reason; of those, `superseded` and `hopeless` are for want of accelerator
 //! time, as `queue` is.
@@ -20,7 +20,7 @@ use crate::job::{Batch, Job};
 use crate::time::Instant;
 use std::time::Duration;
 
-/// What publishing, and decoding, may take before it counts as a cause; as long as admission keeps free.
+/// What publishing, and decoding beyond its plan, may take before it counts as a cause; as long as admission keeps free.
 pub const BUDGET: Duration = Duration::from_micros(500);
 
 /// Why a result was late.
@@ -80,14 +80,16 @@ pub struct Way {
     pub planned: Duration,
     /// Planned service time of a batch of one.
     pub alone: Duration,
+    /// Time planned to decode its results.
+    pub decoding: Duration,
 }
 
 impl Way {
     /// The way of a batch that the publisher got to at `taken`.
     #[must_use]
     pub fn of<P>(batch: &Batch<P>, taken: Instant) -> Self {
-        let &Batch { free, submitted, completed, planned, alone, .. } = batch;
-        Self { free, submitted, completed, taken, planned, alone }
+        let &Batch { free, submitted, completed, planned, alone, decoding, .. } = batch;
+        Self { free, submitted, completed, taken, planned, alone, decoding }
     }
 
     /// Why a job is late that went this way and was published at `finish`. `travel`: what its source may take
@@ -103,7 +105,7 @@ impl Way {
             (MissCause::BatchWait, self.submitted.since(free) + company.min(service), Duration::ZERO),
             (MissCause::Overrun, service.saturating_sub(company), self.alone),
             (MissCause::Output, self.taken.since(self.completed), BUDGET),
-            (MissCause::Decode, finish.since(self.taken.max(self.completed)), BUDGET),
+            (MissCause::Decode, finish.since(self.taken.max(self.completed)), BUDGET + self.decoding),
         ];
         let mut worst = (MissCause::LateCapture, (Duration::ZERO, Duration::ZERO));
         for (cause, time, budget) in stages {
@@ -125,7 +127,7 @@ mod tests {
         Instant::from_nanos(millis * 1_000_000)
     }
 
-    /// Captured at 0, due at 20; a batch of several planned for 6 ms, alone 4.
+    /// Captured at 0, due at 20; a batch of several planned for 6 ms, alone 4, and 1 ms to decode.
     fn cause(arrived: u64, free: u64, submitted: u64, completed: u64, taken: u64, finish: u64) -> MissCause {
         let job = Job {
             stream: StreamId(0),
@@ -142,6 +144,7 @@ mod tests {
             taken: at(taken),
             planned: Duration::from_millis(6),
             alone: Duration::from_millis(4),
+            decoding: Duration::from_millis(1),
         };
         way.cause(&job, Duration::from_millis(3), at(finish))
     }
@@ -157,6 +160,8 @@ mod tests {
         // A delay that its source may have is not the cause, and equals go to the earlier stage.
         assert_eq!(cause(3, 5, 5, 11, 11, 21), MissCause::Decode);
         assert_eq!(cause(10, 17, 17, 21, 21, 21), MissCause::LateCapture);
+        // Nor is what was planned: 6 ms of decoding are 4.5 beyond it, 11 at the accelerator are 5.
+        assert_eq!(cause(2, 2, 2, 15, 15, 21), MissCause::Overrun);
     }
 
     #[test]

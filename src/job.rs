@@ -235,6 +235,8 @@ pub struct Batch<P> {
     pub planned: Duration,
     /// Service time planned for a batch of one of its jobs.
     pub alone: Duration,
+    /// Time planned to decode its results.
+    pub decoding: Duration,
     /// Accelerator time it took, as the backend measured it.
     pub service: Duration,
     /// Why there are no outputs, if there are none.
@@ -256,6 +258,7 @@ impl<P> Batch<P> {
             free: Instant::default(),
             planned: Duration::ZERO,
             alone: Duration::ZERO,
+            decoding: Duration::ZERO,
             service: Duration::ZERO,
             fault: None,
         }

@@ -425,6 +425,7 @@ impl<P> Pipeline<P> {
                 batch.free = self.free;
                 batch.planned = self.schedule().planned(batch.model, batch.jobs.len() as u16);
                 batch.alone = self.schedule().planned(batch.model, 1);
+                batch.decoding = self.schedule().decoding(batch.model) * batch.jobs.len() as u32;
                 self.in_flight += 1;
                 return Some(Effect::Submit(batch));
             }

@@ -482,7 +482,7 @@ fn a_crowd_is_as_many_things_as_are_kept_and_as_many_candidates_as_are_looked_at
         else {
             panic!("{name} has no boxes")
         };
-        let outputs = decoder.crowd();
+        let outputs = decoder.scene(usize::MAX);
         assert_eq!(outputs.iter().map(Vec::len).collect::<Vec<_>>(), rows, "{name}");
         let outputs: Vec<&[f32]> = outputs.iter().map(Vec::as_slice).collect();
         let mut found = Detections::new();

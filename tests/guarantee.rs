@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{board, ms, stream};
+use common::{TAIL, board, ms, stream};
 use ocelli::board::{Board, Faults, SourceSpec};
 use ocelli::job::Batch;
 use ocelli::pipeline::{Effect, Pipeline};
@@ -17,8 +17,6 @@ use std::time::Duration;
 const SETS: u64 = 100_000;
 /// Boards on which the others keep to nothing.
 const GUARDED: u64 = 20_000;
-/// What admission keeps free for decoding and publishing; all of it is used.
-const TAIL: Duration = Duration::from_micros(500);
 
 fn us(micros: u64) -> Duration {
     Duration::from_micros(micros)
@@ -72,6 +70,7 @@ fn random_board(random: &mut Random, provisional: bool) -> (Board, Profile) {
         table.collect()
     });
     let profile = Profile::new(tables.collect(), provisional);
+    let profile = profile.with_decodings(common::decodings(random, models));
     (board, profile)
 }
 
@@ -150,6 +149,7 @@ fn run(
     // How the accelerator behaves: as planned, or quicker, sometimes or always.
     let quicker = pick(random, 3);
     let mut running: Vec<(Instant, Box<Batch<()>>)> = Vec::new();
+    let mut publisher = common::Publisher::default();
     loop {
         while let Some(effect) = heart.poll(now) {
             match effect {
@@ -163,8 +163,9 @@ fn run(
                     running.push((now + service, batch));
                 }
                 Effect::Conclude(mut batch) => {
+                    let most = profile.decoding(batch.model).most;
                     for member in batch.jobs.drain(..) {
-                        heart.settled(&member.job, now + TAIL, true, None);
+                        heart.settled(&member.job, publisher.publish(now, most, random), true, None);
                     }
                     heart.batch_returned(batch);
                 }

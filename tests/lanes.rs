@@ -9,7 +9,7 @@ use ocelli::infer::{Backend, Capabilities};
 use ocelli::job::{Batch, BatchFault};
 use ocelli::platform::Waker;
 use ocelli::pool::{FrameRef, Pool};
-use ocelli::runtime::{self, Arrangement, Choice, Key, Stored, Timing, UnitTimes};
+use ocelli::runtime::{self, Arrangement, Choice, Decodings, Key, Measured, Stored, Timing, UnitTimes};
 use ocelli::sched::Service;
 use ocelli::stream::ModelId;
 use ocelli::time::Instant;
@@ -125,7 +125,7 @@ fn each_unit_is_measured_by_itself_with_all_at_work_and_the_first_alone() {
     let board = board(2);
     let mut units = Units::new(&board, 0, [2, 3, 7]);
     let measured = runtime::measure_for(&board, &pool(&board), &mut units, Duration::ZERO, 10..=10);
-    let [alone, all] = measured.expect("a profile").try_into().expect("two arrangements");
+    let [alone, all] = measured.expect("a profile").arrangements.try_into().expect("two arrangements");
     for jobs in [1, 2] {
         assert_eq!(seen(&alone, jobs), [("gpu", 2, 2, 10)]);
         assert_eq!(seen(&all, jobs), [("gpu", 3, 3, 10), ("dla 0", 7, 7, 10)]);
@@ -183,7 +183,7 @@ fn a_dla_that_fails_is_left_idle_and_ends_the_measurement_of_nothing_else() {
     let mut units = Units::new(&board, 0, [2, 2, 2]);
     units.faulty = true;
     let measured = runtime::measure_for(&board, &pool(&board), &mut units, Duration::ZERO, 10..=10);
-    let [alone] = measured.expect("a profile").try_into().expect("one arrangement");
+    let [alone] = measured.expect("a profile").arrangements.try_into().expect("one arrangement");
     assert_eq!(seen(&alone, 1), [("gpu", 2, 2, 10)]);
     assert!(units.running.is_empty(), "what was at work would come back to whoever is next");
     let choice = runtime::measure(&board, &pool(&board), &mut units, || false).expect("a profile");
@@ -225,9 +225,12 @@ fn a_kept_profile_says_how_the_choice_stood_and_is_asked_again_when_the_board_ha
         Arrangement(vec![unit("gpu", 2, 2000)]),
         Arrangement(vec![unit("gpu", 2, 2100), unit("dla 0", 1, 2200)]),
     ];
+    let decoding = |micros: u64| Timing::new(1, &[Duration::from_micros(micros)]);
+    let decodings = vec![Decodings { empty: decoding(5), crowd: decoding(50) }];
+    let measured = Measured { arrangements, decodings };
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("p.json");
-    Stored::new(&board, Key::new(&board, "units"), arrangements).save(&path).expect("kept");
+    Stored::new(&board, Key::new(&board, "units"), measured).save(&path).expect("kept");
     let stored = Stored::load(&path).expect("a profile");
     let used: Vec<bool> = stored.arrangements.iter().map(|kept| kept.used).collect();
     assert_eq!(used, [true, false]);

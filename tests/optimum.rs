@@ -14,7 +14,7 @@
 
 mod common;
 
-use common::{board, ms, profile, stream};
+use common::{TAIL, board, ms, profile, stream};
 use ocelli::board::{Board, SourceSpec};
 use ocelli::job::Batch;
 use ocelli::pipeline::{Effect, Pipeline};
@@ -26,8 +26,6 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 const PERIOD: Duration = ms_const(100);
-/// What the scheduler keeps free for decoding and publishing, which take no time here.
-const TAIL: Duration = Duration::from_micros(500);
 /// Periods that pass before anything counts, and that count.
 const LEARNING: u64 = 160;
 const COUNTED: u64 = 60;

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{board, ms, stream};
+use common::{TAIL, board, ms, stream};
 use ocelli::board::{Board, Faults, Trigger};
 use ocelli::job::Batch;
 use ocelli::pipeline::{Effect, Pipeline};
@@ -15,8 +15,6 @@ use ocelli::time::Instant;
 use std::time::Duration;
 
 const SETS: u64 = 60_000;
-/// What admission keeps free for decoding and publishing; all of it is used.
-const TAIL: Duration = Duration::from_micros(500);
 
 fn us(micros: u64) -> Duration {
     Duration::from_micros(micros)
@@ -78,6 +76,7 @@ fn random_board(random: &mut Random) -> (Board, Profile) {
         table.collect()
     });
     let profile = Profile::new(tables.collect(), false);
+    let profile = profile.with_decodings(common::decodings(random, models));
     (board, profile)
 }
 
@@ -138,6 +137,7 @@ fn run(board: &Board, profile: &Profile, random: &mut Random, places: usize, fra
     // How the accelerator behaves: as planned, or quicker, sometimes or always.
     let quicker = pick(random, 3);
     let mut running: Vec<(Instant, Box<Batch<()>>)> = Vec::new();
+    let mut publisher = common::Publisher::default();
     // Fewer frames have come than the heart awaits, and nothing else has happened: no batch may start.
     let mut quiet = false;
     loop {
@@ -154,8 +154,9 @@ fn run(board: &Board, profile: &Profile, random: &mut Random, places: usize, fra
                     running.push((now + service, batch));
                 }
                 Effect::Conclude(mut batch) => {
+                    let most = profile.decoding(batch.model).most;
                     for member in batch.jobs.drain(..) {
-                        heart.settled(&member.job, now + TAIL, true, None);
+                        heart.settled(&member.job, publisher.publish(now, most, random), true, None);
                     }
                     heart.batch_returned(batch);
                 }

@@ -2,7 +2,7 @@
 
 use crate::bench::Bare;
 use crate::board::{Board, MAX_STREAMS, SourceSpec};
-use crate::runtime::{Arrangement, Choice, Timing};
+use crate::runtime::{Choice, Measured, Timing};
 use crate::sched::{Fits, Profile};
 use crate::time::nanos;
 use std::time::Duration;
@@ -29,10 +29,10 @@ pub struct Limits {
 
 impl Limits {
     /// With the units that are used, by the choice that was made by [`Timing::careful`].
-    pub(super) fn new(template: &Board, used: &Arrangement, bare: Bare, choice: &Choice) -> Self {
+    pub(super) fn new(template: &Board, measured: &Measured, bare: Bare, choice: &Choice) -> Self {
         let half = |timing: &Timing| timing.p50_ns;
-        let median = used.profile(half, false);
-        let tables = used.services(half).into_iter();
+        let median = measured.profile(choice.used, half, false);
+        let tables = measured.arrangements[choice.used].services(half).into_iter();
         let tables =
             tables.map(|table| table.into_iter().map(|(jobs, service)| (jobs, service.planned)).collect());
         Self {

@@ -28,7 +28,7 @@ pub use streams::{Offer, Releases, Sources, like};
 
 use crate::board::{Board, MAX_STREAMS};
 use crate::platform::{Waker, clock};
-use crate::runtime::{Arrangement, Choice, Timing, measure_for};
+use crate::runtime::{Choice, Measured, Timing, measure_for};
 use crate::sched::Profile;
 use probe::Runs;
 use std::ops::RangeInclusive;
@@ -163,13 +163,12 @@ pub fn measure<E: From<Trouble>>(
     open: &mut dyn FnMut(&Board, &Waker) -> Result<Opened, E>,
     tell: &mut dyn FnMut(&Probe),
 ) -> Result<Found, E> {
-    let (arrangements, bare) = accelerator(template, settings, open)?;
+    let (measured, bare) = accelerator(template, settings, open)?;
     // As a run with a kept profile would choose. What batches are planned with is without the margin that such a profile
     // adds for the months to come: these times are minutes old.
-    let choice = Choice::new(template, &arrangements, Timing::careful, false);
-    let used = &arrangements[choice.used];
-    let limits = Limits::new(template, used, bare, &choice);
-    let plan = used.profile(|timing| settings.percentile.of(timing), false);
+    let choice = Choice::new(template, &measured, Timing::careful, false);
+    let limits = Limits::new(template, &measured, bare, &choice);
+    let plan = measured.profile(choice.used, |timing| settings.percentile.of(timing), false);
     let mut runs = Runs { template, settings, plan, open, tell, made: Vec::new() };
     let outcome = search(limits.start(settings.most), settings.most, &mut runs)?;
     let mut found =
@@ -232,14 +231,14 @@ fn accelerator<E: From<Trouble>>(
     template: &Board,
     settings: &Settings,
     open: &mut dyn FnMut(&Board, &Waker) -> Result<Opened, E>,
-) -> Result<(Vec<Arrangement>, Bare), E> {
+) -> Result<(Measured, Bare), E> {
     let board = like(template, Offer { streams: template.streams.len(), rate: 1.0 }, settings);
     let waker = Waker::new();
     waker.attach();
     let Opened { mut backend, pool } = open(&board, &waker)?;
-    let arrangements = measure_for(&board, &pool, backend.as_mut(), settings.profile, PROFILE_RUNS)
+    let measured = measure_for(&board, &pool, backend.as_mut(), settings.profile, PROFILE_RUNS)
         .map_err(Trouble::Accelerator)?;
     let until = clock::now() + settings.profile;
     let bare = Bare::measure(&board, &pool, backend.as_mut(), &waker, until).map_err(Trouble::Accelerator)?;
-    Ok((arrangements, bare))
+    Ok((measured, bare))
 }

@@ -7,7 +7,7 @@ use ocelli::board::Board;
 use ocelli::infer::Backend;
 use ocelli::platform::Waker;
 use ocelli::pool::{FrameRef, Pool};
-use ocelli::runtime::{self, Arrangement, Choice, Kept, Key, Stored, UnitTimes};
+use ocelli::runtime::{self, Arrangement, Choice, Decodings, Kept, Key, Stored, UnitTimes};
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -39,9 +39,9 @@ impl Measure {
         let name = backend.capabilities().name.clone();
         let pool = open_pool(&board, backend.as_ref())?;
         log::info!("measuring the accelerator ({name}), {} s or longer", self.time.as_secs_f64());
-        let arrangements =
+        let measured =
             runtime::measure_fully(&board, &pool, backend.as_mut(), self.time).map_err(unmeasurable)?;
-        let stored = Stored::new(&board, Key::new(&board, &name), arrangements);
+        let stored = Stored::new(&board, Key::new(&board, &name), measured);
         stored.save(&path).map_err(|error| Failure::new(Exit::CantCreate, error))?;
         let units = stored.choice(&board).said();
         say(&[Some(table(&stored)), units].into_iter().flatten().collect::<Vec<_>>().join("\n"))?;
@@ -119,6 +119,16 @@ fn table(stored: &Stored) -> String {
                         let _ = write!(text, " {:9.3}", ns as f64 / 1e6);
                     }
                 }
+            }
+        }
+    }
+    for (model, Decodings { empty, crowd }) in stored.key.models.iter().zip(&stored.decodings) {
+        let _ = write!(text, "\nmodel {}, decoding a frame's results", model.id);
+        let _ = write!(text, "\n   seen   runs    p50 ms    p90 ms    p99 ms    max ms");
+        for (seen, timing) in [("nothing", empty), ("a crowd", crowd)] {
+            let _ = write!(text, "\n{seen} {:5}", timing.runs);
+            for ns in [timing.p50_ns, timing.p90_ns, timing.p99_ns, timing.max_ns] {
+                let _ = write!(text, " {:9.3}", ns as f64 / 1e6);
             }
         }
     }

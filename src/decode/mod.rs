@@ -22,24 +22,26 @@
 mod anchors;
 mod blank;
 mod checks;
-mod crowd;
 mod error;
 mod frame;
 mod probability;
+mod scene;
 mod shortlist;
 mod ssd;
+mod suppression;
 mod yolo;
 
 pub use blank::blank_outputs;
 pub use error::{DecodeError, DecodeFailed};
 
-use crate::detection::{Detection, Detections};
-use crate::model::{self, Input, Model, Suppression};
+use crate::detection::Detections;
+use crate::model::{self, Input, Model};
 use checks::Checks;
-use frame::{Extent, View};
+use frame::View;
 use probability::Scores;
-use shortlist::{Candidate, Shortlist};
+use shortlist::Shortlist;
 use ssd::Ssd;
+use suppression::suppress;
 use yolo::Yolo;
 
 /// Turns one model's outputs into detections.
@@ -144,31 +146,4 @@ impl Head {
             Self::Yolo(_) | Self::Classification(_) => 0,
         }
     }
-}
-
-/// Greedy suppression within classes: best first, whoever overlaps a kept one of its class goes.
-fn suppress(
-    ranked: &[Candidate],
-    view: &View,
-    limits: &Suppression,
-    into: &mut Detections,
-    extent: impl Fn(usize) -> (u16, Extent),
-) {
-    for candidate in ranked {
-        let (label, extent) = extent(candidate.index());
-        let Some(found) = view.place(label, candidate.score().min(1.0), extent) else { continue };
-        let hidden =
-            into.iter().any(|kept| kept.label == label && overlap(kept, &found, limits.iou_threshold));
-        if !hidden && into.push(found).is_err() {
-            return;
-        }
-    }
-}
-
-/// Whether the intersection of two boxes is more than `threshold` of their union.
-fn overlap(a: &Detection, b: &Detection, threshold: f32) -> bool {
-    let width = (a.x + a.width).min(b.x + b.width) - a.x.max(b.x);
-    let height = (a.y + a.height).min(b.y + b.height) - a.y.max(b.y);
-    let shared = width.max(0.0) * height.max(0.0);
-    shared > threshold * (a.width * a.height + b.width * b.height - shared)
 }

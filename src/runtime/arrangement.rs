@@ -6,7 +6,7 @@
 //! come back in the order in which they were given, so a GPU that is done waits for the DLA that was given one before.
 
 use crate::board::Board;
-use crate::sched::{Fits, Profile, Service};
+use crate::sched::{Decoding, Fits, Profile, Service};
 use crate::time::nanos;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -78,6 +78,58 @@ pub struct UnitTimes {
     pub services: Vec<Vec<Timing>>,
 }
 
+/// Times to decode one frame's outputs, one frame after the other, in the memory of the largest batch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Decodings {
+    /// With nothing to be seen.
+    pub empty: Timing,
+    /// With as many candidates as are looked at.
+    pub crowd: Timing,
+}
+
+impl Decodings {
+    /// What is planned with: nine of ten take no longer. What disturbs a thread now and then disturbs few of the many frames
+    /// that are added up, and is in what is kept free beside.
+    #[must_use]
+    pub const fn planned(&self) -> Decoding {
+        Decoding {
+            usual: Duration::from_nanos(self.empty.p90_ns),
+            most: Duration::from_nanos(self.crowd.p90_ns),
+        }
+    }
+
+    fn is_sound(&self) -> bool {
+        [&self.empty, &self.crowd].iter().all(|timing| timing.jobs == 1)
+    }
+}
+
+/// What was measured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Measured {
+    /// The first unit alone, and, where there are more, all of them; at least one.
+    pub arrangements: Vec<Arrangement>,
+    /// Each model's, in the board's order.
+    pub decodings: Vec<Decodings>,
+}
+
+impl Measured {
+    /// Whether everything goes together, for so many models.
+    pub(super) fn is_sound(&self, models: usize) -> bool {
+        !self.arrangements.is_empty()
+            && self.arrangements.iter().all(|arrangement| arrangement.is_sound(models))
+            && self.decodings.len() == models
+            && self.decodings.iter().all(Decodings::is_sound)
+    }
+
+    /// The profile that an arrangement makes.
+    #[must_use]
+    pub fn profile(&self, arrangement: usize, take: impl Fn(&Timing) -> u64, provisional: bool) -> Profile {
+        let decodings = self.decodings.iter().map(Decodings::planned).collect();
+        self.arrangements[arrangement].profile(take, provisional).with_decodings(decodings)
+    }
+}
+
 /// Units that work at once, in the order of their lanes, each with its times while all of them do. At least one; all
 /// with tables of the same models and batch sizes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,7 +138,7 @@ pub struct Arrangement(pub Vec<UnitTimes>);
 
 impl Arrangement {
     /// Whether the units' tables go together, for so many models.
-    pub(super) fn is_sound(&self, models: usize) -> bool {
+    fn is_sound(&self, models: usize) -> bool {
         let sizes = |unit: &UnitTimes| -> Vec<Vec<u16>> {
             unit.services.iter().map(|table| table.iter().map(|timing| timing.jobs).collect()).collect()
         };
@@ -127,9 +179,8 @@ impl Arrangement {
         tables
     }
 
-    /// The profile that they make, with a place for each lane.
-    #[must_use]
-    pub fn profile(&self, take: impl Fn(&Timing) -> u64, provisional: bool) -> Profile {
+    /// The profile that they make, with a place for each lane, and results that take no time to decode.
+    fn profile(&self, take: impl Fn(&Timing) -> u64, provisional: bool) -> Profile {
         let places = self.0.iter().map(|unit| unit.lanes).sum();
         Profile::new(self.services(take), provisional).with_places(places)
     }
@@ -156,16 +207,13 @@ pub struct Choice {
 }
 
 impl Choice {
-    /// The best of `arrangements` for the board, of which there is at least one; of equals the first. Batches are planned with what `take` says.
+    /// The best of what was measured for the board, of which there is at least one; of equals the first. Batches are
+    /// planned with what `take` says.
     #[must_use]
-    pub fn new(
-        board: &Board,
-        arrangements: &[Arrangement],
-        take: impl Fn(&Timing) -> u64,
-        provisional: bool,
-    ) -> Self {
-        let mut profiles: Vec<Profile> =
-            arrangements.iter().map(|arrangement| arrangement.profile(&take, provisional)).collect();
+    pub fn new(board: &Board, measured: &Measured, take: impl Fn(&Timing) -> u64, provisional: bool) -> Self {
+        let arrangements = &measured.arrangements;
+        let profiles = (0..arrangements.len()).map(|index| measured.profile(index, &take, provisional));
+        let mut profiles: Vec<Profile> = profiles.collect();
         let fits: Vec<Fits> = profiles.iter().map(|profile| Fits::new(board, profile)).collect();
         let candidates = arrangements.iter().zip(&fits).map(|(Arrangement(units), &fits)| Candidate {
             units: units.iter().map(|unit| unit.unit.clone()).collect(),

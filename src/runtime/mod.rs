@@ -23,7 +23,7 @@ mod stored;
 mod summary;
 mod supervisor;
 
-pub use arrangement::{Arrangement, Candidate, Choice, Timing, UnitTimes};
+pub use arrangement::{Arrangement, Candidate, Choice, Decodings, Measured, Timing, UnitTimes};
 pub(crate) use exec::GRACE;
 pub use last::{EVERY as LAST_EVERY, Keeper, Last, LastError, Previous, PreviousRun};
 pub use profile::{measure, measure_for, measure_fully};

@@ -1,17 +1,21 @@
 //! Service times, measured on the board's own backend: in a few seconds at start for a first plan, or at
 //! length for a profile that is kept and that a guarantee can stand on.
 //!
+//! Beside them how long each model's results take to decode, on the CPU that does so.
+//!
 //! Each unit of the backend has times of its own: the times of two that are not alike have no quantiles that mean
 //! anything. And what runs beside a batch makes it longer: so all lanes are kept at work, and, where there are several
 //! units, those of the first alone as well.
 
 use crate::board::Board;
+use crate::decode::Decoder;
+use crate::detection::Detections;
 use crate::image::ImageLayout;
 use crate::infer::Backend;
 use crate::job::{Batch, BatchFault, BatchJob, Job};
 use crate::platform::clock;
 use crate::pool::{FrameRef, Pool};
-use crate::runtime::arrangement::{Arrangement, Choice, Timing, UnitTimes};
+use crate::runtime::arrangement::{Arrangement, Choice, Decodings, Measured, Timing, UnitTimes};
 use crate::stream::{ModelId, StreamId};
 use crate::time::Instant;
 use std::ops::RangeInclusive;
@@ -24,6 +28,11 @@ const RUNS: RangeInclusive<usize> = 3..=20;
 /// The same for a profile that is kept, and those before them that do not count.
 const KEPT_RUNS: RangeInclusive<usize> = 100..=2000;
 const WARM_UP: usize = 5;
+/// Frames that are decoded to measure a model, and the time after which fewer will do.
+const DECODED: RangeInclusive<usize> = 20..=1000;
+const DECODING: Duration = Duration::from_millis(50);
+/// Their outputs take up to so much memory, more than caches hold.
+const DECODED_BYTES: usize = 64 << 20;
 /// Batches in a row that may fail.
 const TOLERATED: usize = 2;
 /// A batch that takes longer than this is taken for one that never ends.
@@ -68,12 +77,13 @@ pub fn measure(
         return Err(refused.join("; "));
     }
     refused.iter().for_each(|why| log::warn!("{why}: its frames will have no result"));
-    Ok(Choice::new(board, &arrangements, Timing::provisional, true))
+    let measured = Measured { arrangements, decodings: bench.decodings()? };
+    Ok(Choice::new(board, &measured, Timing::provisional, true))
 }
 
 /// Measures l(b) of every model for every batch size that the board allows, for `budget` in all and for at
 /// least 100 batches each on every unit, with all lanes at work: those of the first unit, and, where there are more, those
-/// of all units.
+/// of all units. Then decoding, for a moment.
 ///
 /// # Errors
 /// As [`measure`]; and when the backend refuses a model.
@@ -82,7 +92,7 @@ pub fn measure_fully(
     pool: &Pool,
     backend: &mut dyn Backend<FrameRef>,
     budget: Duration,
-) -> Result<Vec<Arrangement>, String> {
+) -> Result<Measured, String> {
     measure_for(board, pool, backend, budget, KEPT_RUNS)
 }
 
@@ -96,10 +106,11 @@ pub fn measure_for(
     backend: &mut dyn Backend<FrameRef>,
     budget: Duration,
     runs: RangeInclusive<usize>,
-) -> Result<Vec<Arrangement>, String> {
+) -> Result<Measured, String> {
     let mut never = || false;
     let mut bench = Bench::new(board, pool, backend, &mut never, allowed);
-    bench.arrangements(budget, WARM_UP, &runs, &mut |_, why| Err(why))
+    let arrangements = bench.arrangements(budget, WARM_UP, &runs, &mut |_, why| Err(why))?;
+    Ok(Measured { arrangements, decodings: bench.decodings()? })
 }
 
 /// A unit of the backend.
@@ -158,6 +169,46 @@ impl<'a> Bench<'a> {
         let sizes = sizes.collect();
         let spare = (0..capabilities.in_flight()).map(|_| capabilities.new_batch()).collect();
         Self { board, pool, backend, units, unit_of, sizes, spare, stop }
+    }
+
+    /// Measures how long every model's results take to decode.
+    fn decodings(&self) -> Result<Vec<Decodings>, String> {
+        let rows = &self.backend.capabilities().output_rows;
+        let each = self.board.models.iter().zip(rows).map(|(model, rows)| {
+            let mut decoder =
+                Decoder::new(model, rows).map_err(|error| format!("model {}: {error}", model.id))?;
+            let (empty, crowd) = (decoder.scene(0), decoder.scene(usize::MAX));
+            // Without a border, where candidates would be none.
+            let frame = (model.input.width, model.input.height);
+            let mut time = |outputs: &[Vec<f32>]| self.decoding(&mut decoder, frame, outputs);
+            Ok(Decodings { empty: time(&empty), crowd: time(&crowd) })
+        });
+        each.collect()
+    }
+
+    /// Decodes these outputs as those of one frame after the other of the largest batch, again and again.
+    fn decoding(&self, decoder: &mut Decoder, frame: (u32, u32), outputs: &[Vec<f32>]) -> Timing {
+        let frame_bytes = 4 * outputs.iter().map(Vec::len).sum::<usize>();
+        let frames =
+            usize::from(self.board.accelerator.max_batch).min(DECODED_BYTES / frame_bytes.max(1)).max(1);
+        let batch: Vec<Vec<f32>> = outputs.iter().map(|row| row.repeat(frames)).collect();
+        let mut found = Detections::new();
+        let mut times = Vec::with_capacity(*DECODED.end());
+        let until = clock::now() + DECODING;
+        for place in (0..frames).cycle().take(*DECODED.end()) {
+            if times.len() >= *DECODED.start() && clock::now() > until {
+                break;
+            }
+            let tensors = batch.iter().zip(outputs);
+            let rows: Vec<&[f32]> =
+                tensors.map(|(tensor, row)| &tensor[place * row.len()..][..row.len()]).collect();
+            let start = clock::now();
+            // It fails on nothing that was made for it; a sick network's frame would take less.
+            let _ = decoder.decode(&rows, frame, &mut found);
+            times.push(clock::now().since(start));
+        }
+        times.sort_unstable();
+        Timing::new(1, &times)
     }
 
     /// Measures the first unit alone, and, where there are more, all of them at once; those that can't be measured are left

@@ -5,14 +5,14 @@
 //! does, and is chosen anew from the times whenever a profile is used; the file says how the choice stood when it was made.
 
 use crate::board::{BackendSpec, Board};
-use crate::runtime::arrangement::{Arrangement, Choice, Timing};
+use crate::runtime::arrangement::{Arrangement, Choice, Decodings, Measured, Timing};
 use crate::stream::ModelId;
 use rustix::fs::{Access, access};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
 /// Version of the file's form.
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 /// Where a service keeps its state, when the system has made the folder for it.
 const SYSTEM: &str = "/var/lib/ocelli";
 
@@ -53,6 +53,8 @@ pub struct Stored {
     pub key: Key,
     /// The first unit alone, and, where there are more, all of them.
     pub arrangements: Vec<Kept>,
+    /// The models' decoding times, in the order of the key's.
+    pub decodings: Vec<Decodings>,
 }
 
 /// An arrangement as it is kept.
@@ -123,8 +125,9 @@ impl Key {
 impl Stored {
     /// What was measured for `board`, and its key.
     #[must_use]
-    pub fn new(board: &Board, key: Key, arrangements: Vec<Arrangement>) -> Self {
-        let Choice { candidates, used, .. } = Choice::new(board, &arrangements, Timing::careful, false);
+    pub fn new(board: &Board, key: Key, measured: Measured) -> Self {
+        let Choice { candidates, used, .. } = Choice::new(board, &measured, Timing::careful, false);
+        let Measured { arrangements, decodings } = measured;
         let kept =
             arrangements.into_iter().zip(candidates).enumerate().map(|(index, (units, candidate))| Kept {
                 used: index == used,
@@ -132,7 +135,7 @@ impl Stored {
                 upper_bound: candidate.fits.upper_bound,
                 units,
             });
-        Self { v: VERSION, key, arrangements: kept.collect() }
+        Self { v: VERSION, key, arrangements: kept.collect(), decodings }
     }
 
     /// Reads `path`.
@@ -144,8 +147,7 @@ impl Stored {
         let stored: Self = serde_json::from_str(&text)
             .map_err(|error| format!("{}: not a profile of this version: {error}", path.display()))?;
         let models = stored.key.models.len();
-        let sound = stored.arrangements.iter().all(|kept| kept.units.is_sound(models));
-        if stored.v != VERSION || stored.arrangements.is_empty() || !sound {
+        if stored.v != VERSION || !stored.measured().is_sound(models) {
             return Err(format!("{}: not a profile of this version", path.display()));
         }
         Ok(stored)
@@ -172,9 +174,14 @@ impl Stored {
     /// What is used for `board` as it is now, and what to admit with.
     #[must_use]
     pub fn choice(&self, board: &Board) -> Choice {
-        let arrangements: Vec<Arrangement> =
-            self.arrangements.iter().map(|kept| kept.units.clone()).collect();
-        Choice::new(board, &arrangements, Timing::careful, false)
+        Choice::new(board, &self.measured(), Timing::careful, false)
+    }
+
+    fn measured(&self) -> Measured {
+        Measured {
+            arrangements: self.arrangements.iter().map(|kept| kept.units.clone()).collect(),
+            decodings: self.decodings.clone(),
+        }
     }
 
     /// Where a board's profile is kept: in the system's folder where it is writable, else in the user's;

@@ -24,10 +24,6 @@ use std::cmp::Reverse;
 use std::fmt;
 use std::time::Duration;
 
-/// Time kept free before a deadline for decoding and publishing. Both are bounded (capped candidates, a push
-/// into rings) and measured at tens of microseconds a frame; the rest is the hand-over between threads.
-pub(super) const TAIL: Duration = crate::cause::BUDGET;
-
 /// What the scheduler knows of one stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Admitted {
@@ -97,6 +93,8 @@ pub enum Lack {
         /// Longest batch that they can wait for.
         room: Duration,
     },
+    /// With it, decoding and publishing could take this long, which is all that some stream's frames have.
+    Decoding(Duration),
     /// With it, some stream's frames (this one's or another's) could take longer to be answered than they may.
     Time {
         /// How long, from arrival (of streams planned by their triggers: from capture) to the end of their batch.
@@ -120,6 +118,9 @@ impl fmt::Display for Lack {
             Self::Blocking { service, room } => {
                 let (service, room) = (ms(*service), ms(*room));
                 write!(f, "takes {service} ms a frame, and critical streams can wait for {room} ms")
+            }
+            Self::Decoding(longest) => {
+                write!(f, "would let decoding take {} ms, and no time would be left before it", ms(*longest))
             }
             Self::Time { response, limit } => {
                 let (response, limit) = (ms(*response), ms(*limit));
@@ -164,7 +165,7 @@ impl Schedule {
             let critical = (0..lacks.len()).filter(|&index| critical(index)).count();
             return Err(Refusal { fits: critical - refused.len(), critical, streams: refused });
         }
-        let critical = Critical::new(board, &profile);
+        let critical = Critical::new(board, &profile, &served(board, &lacks));
         if profile.provisional && critical.certain {
             let too_long = critical.too_long(board, &profile);
             lacks.iter_mut().zip(too_long).for_each(|(lack, longer)| *lack = lack.or(longer));
@@ -181,14 +182,14 @@ impl Schedule {
         critical: Critical,
     ) -> Self {
         let patience = (!profile.provisional).then(|| {
-            let served = board.streams.iter().zip(&lacks).filter(|(_, lack)| lack.is_none());
-            let demands: Vec<Demand> = served.filter_map(|(stream, _)| Demand::of(stream)).collect();
-            Accelerator::new(board, &profile).patience(&demands)
+            let accelerator = Accelerator::new(board, &profile);
+            let demands = Demand::all(&served(board, &lacks), &accelerator);
+            demands.map_or(Duration::ZERO, |demands| accelerator.patience(&demands))
         });
         let utilisation = board.streams.iter().zip(&lacks).filter(|(_, lack)| lack.is_none());
         let utilisation =
             utilisation.filter_map(|(stream, _)| share(stream, &profile, board.accelerator.max_batch)).sum();
-        let gate = (releases != Releases::Free).then(|| gate(board, &lacks)).flatten();
+        let gate = (releases != Releases::Free).then(|| gate(board, &profile, &lacks)).flatten();
         let streams = board.streams.iter().zip(lacks).zip(&critical.reserves);
         let streams = streams.map(|((stream, lack), &reserve)| Admitted {
             period: stream.period,
@@ -236,11 +237,12 @@ impl Schedule {
     #[must_use]
     pub fn overcommitted_for_measuring(board: &Board, mut profile: Profile) -> Self {
         profile.provisional = true;
-        let critical = Critical::new(board, &profile);
-        let timetable = Timetable::of(&board.streams.iter().collect::<Vec<_>>(), board.models.len());
+        let all: Vec<&Stream> = board.streams.iter().collect();
+        let critical = Critical::new(board, &profile, &all);
+        let timetable = Timetable::of(&all, &Accelerator::new(board, &profile));
         let releases = timetable.map(|timetable| timetable.releases()).unwrap_or_default();
-        let all = vec![None; board.streams.len()];
-        Self { overcommitted: true, ..Self::of(board, profile, all, releases, critical) }
+        let none = vec![None; board.streams.len()];
+        Self { overcommitted: true, ..Self::of(board, profile, none, releases, critical) }
     }
 
     /// The streams, in the board's order.
@@ -337,8 +339,20 @@ impl Schedule {
             return cap;
         }
         let budget = deadline.since(now);
-        let fits = |&jobs: &u16| at_pace(self.planned(model, jobs), pace) + TAIL <= budget;
+        let fits = |&jobs: &u16| at_pace(self.planned(model, jobs), pace) + self.tail(model, jobs) <= budget;
         (2..=cap).rev().find(fits).unwrap_or(1)
+    }
+
+    /// How long a frame's results usually take to decode.
+    #[must_use]
+    pub fn decoding(&self, model: ModelId) -> Duration {
+        self.profile.decoding(model).usual
+    }
+
+    /// Time from the end of a batch to its last result, where frames are as usual.
+    #[must_use]
+    pub fn tail(&self, model: ModelId, jobs: u16) -> Duration {
+        self.profile.tail(model, jobs)
     }
 
     /// Shortest time from the start of a job's batch to its published result.
@@ -378,7 +392,8 @@ pub(super) struct Critical {
 }
 
 impl Critical {
-    pub(super) fn new(board: &Board, profile: &Profile) -> Self {
+    /// Beside the others that are `served`.
+    pub(super) fn new(board: &Board, profile: &Profile, served: &[&Stream]) -> Self {
         let accelerator = Accelerator::new(board, profile);
         let is_critical = |stream: &&Stream| stream.criticality == Criticality::Critical;
         let others = board.streams.iter().filter(|stream| !is_critical(stream));
@@ -389,7 +404,10 @@ impl Critical {
         };
         let one = longest(&|_| 1);
         let full = longest(&|model| profile.max_batch(model).min(board.accelerator.max_batch));
-        let all: Vec<Option<Demand>> = board.streams.iter().filter(is_critical).map(Demand::of).collect();
+        // Others' frames are decoded too.
+        let reserve = accelerator.reserve(served);
+        let all = board.streams.iter().filter(is_critical).map(|stream| Demand::of(stream, reserve));
+        let all: Vec<Option<Demand>> = all.collect();
         let demands: Vec<Demand> = all.iter().flatten().copied().collect();
         let certain =
             (demands.len() == all.len()).then(|| accelerator.reserves(&demands, one, full)).flatten();
@@ -455,7 +473,7 @@ fn by_share(board: &Board, profile: &Profile) -> (Vec<Option<Lack>>, Releases) {
         (!fits).then_some(Lack::Share(share))
     });
     let accelerator = Accelerator::new(board, profile);
-    let timetable = Timetable::of(&served(board, &lacks), board.models.len());
+    let timetable = Timetable::of(&served(board, &lacks), &accelerator);
     let fits = timetable.ok().filter(|timetable| timetable.responses(&accelerator).is_ok());
     (lacks, fits.map_or(Releases::Free, |timetable| timetable.releases()))
 }
@@ -465,12 +483,12 @@ pub(super) fn served<'b>(board: &'b Board, lacks: &[Option<Lack>]) -> Vec<&'b St
     board.streams.iter().zip(lacks).filter(|(_, lack)| lack.is_none()).map(|(stream, _)| stream).collect()
 }
 
-fn gate(board: &Board, lacks: &[Option<Lack>]) -> Option<Gate> {
+fn gate(board: &Board, profile: &Profile, lacks: &[Option<Lack>]) -> Option<Gate> {
     let ids: Vec<StreamId> = (0..lacks.len())
         .filter(|&index| lacks[index].is_none())
         .map(|index| StreamId(index as u16))
         .collect();
-    let timetable = Timetable::of(&served(board, lacks), board.models.len()).ok()?;
+    let timetable = Timetable::of(&served(board, lacks), &Accelerator::new(board, profile)).ok()?;
     Some(timetable.gate(&ids, board.streams.len()))
 }
 
@@ -490,12 +508,11 @@ pub(super) fn guaranteed(board: &Board, profile: &Profile) -> (Vec<Option<Lack>>
 /// The same by triggers; `None` where the streams can't be planned by them.
 fn by_trigger(board: &Board, profile: &Profile) -> Option<(Vec<Option<Lack>>, Releases)> {
     let accelerator = Accelerator::new(board, profile);
-    let models = board.models.len();
-    Timetable::of(&board.streams.iter().collect::<Vec<_>>(), models).ok()?;
+    Timetable::of(&board.streams.iter().collect::<Vec<_>>(), &accelerator).ok()?;
     let mut taken: Vec<&Stream> = Vec::with_capacity(board.streams.len());
     let lacks = in_order(board, profile, |stream, _| {
         taken.push(stream);
-        let Ok(timetable) = Timetable::of(&taken, models) else {
+        let Ok(timetable) = Timetable::of(&taken, &accelerator) else {
             taken.pop();
             return Some(Lack::Spacing);
         };
@@ -506,7 +523,7 @@ fn by_trigger(board: &Board, profile: &Profile) -> Option<(Vec<Option<Lack>>, Re
             limit: Duration::from_nanos(exceeded.limit),
         })
     });
-    let releases = Timetable::of(&served(board, &lacks), models).map(|timetable| timetable.releases());
+    let releases = Timetable::of(&served(board, &lacks), &accelerator).map(|timetable| timetable.releases());
     Some((lacks, releases.unwrap_or_default()))
 }
 
@@ -514,22 +531,31 @@ fn by_trigger(board: &Board, profile: &Profile) -> Option<(Vec<Option<Lack>>, Re
 /// served.
 fn by_any_phase(board: &Board, profile: &Profile) -> Vec<Option<Lack>> {
     let accelerator = Accelerator::new(board, profile);
-    let mut taken = Vec::with_capacity(board.streams.len());
+    let mut taken: Vec<&Stream> = Vec::with_capacity(board.streams.len());
     in_order(board, profile, |stream, _| {
-        let Some(demand) = Demand::of(stream) else {
+        if Demand::of(stream, accelerator.reserve(&[])).is_none() {
             return Some(Lack::Spacing);
+        }
+        taken.push(stream);
+        let lack = match Demand::all(&taken, &accelerator) {
+            None => Some(Lack::Decoding(Duration::from_nanos(accelerator.reserve(&taken)))),
+            Some(demands) => accelerator.responses(&demands).err().map(|(which, response)| Lack::Time {
+                response: Duration::from_nanos(response),
+                limit: Duration::from_nanos(demands[which].limit),
+            }),
         };
-        taken.push(demand);
-        let (which, response) = accelerator.responses(&taken).err()?;
-        let limit = Duration::from_nanos(taken[which].limit);
-        taken.pop();
-        Some(Lack::Time { response: Duration::from_nanos(response), limit })
+        if lack.is_some() {
+            taken.pop();
+        }
+        lack
     })
 }
 
 /// Shortest bound that a stream could have alone, when its bound is why it is not served.
 fn least_bound(stream: &Stream, profile: &Profile) -> Option<Duration> {
-    profile.service(stream.model, 1).map(|service| service.planned + TAIL + Demand::travel(stream))
+    profile
+        .service(stream.model, 1)
+        .map(|service| service.planned + profile.tail(stream.model, 1) + Demand::travel(stream))
 }
 
 /// Share of the accelerator that a stream needs at best; `None` when its bound is too short for any batch.
@@ -537,7 +563,8 @@ pub(super) fn share(stream: &Stream, profile: &Profile, max_batch: u16) -> Optio
     (1..=max_batch)
         .filter_map(|jobs| {
             let planned = profile.service(stream.model, jobs)?.planned;
-            (planned + TAIL <= stream.latency_bound).then(|| planned.as_secs_f64() / f64::from(jobs))
+            let tail = profile.tail(stream.model, jobs);
+            (planned + tail <= stream.latency_bound).then(|| planned.as_secs_f64() / f64::from(jobs))
         })
         .min_by(f64::total_cmp)
         .map(|per_job| per_job / stream.period.as_secs_f64())

@@ -38,7 +38,8 @@ impl Early<'_> {
     }
 
     fn end(&self, start: Instant, jobs: usize) -> Instant {
-        start + at_pace(self.schedule.planned(self.model, jobs as u16), self.pace) + super::admission::TAIL
+        let (schedule, jobs) = (self.schedule, jobs as u16);
+        start + at_pace(schedule.planned(self.model, jobs), self.pace) + schedule.tail(self.model, jobs)
     }
 
     /// Whether jobs with these deadlines, ascending, can all be met one batch after the other.

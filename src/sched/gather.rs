@@ -10,7 +10,7 @@
 //! f(0) = now,   f(j) = min over i in j-B..j-1 of  max(f(i), r_j) + l(j - i)   that is at most d_(i+1)
 //! ```
 //!
-//! is the earliest end of the first j jobs with every deadline met, and its first step is what to do now: start
+//! is the earliest end of the first j jobs with every deadline met (less the time to decode the batch's results), and its first step is what to do now: start
 //! a batch of so many, or wait for its last member. But where everything foreseen can be met even if what waits
 //! starts at once, it does: nothing is waited for without need. Where no such plan exists, its longest part
 //! that covers what waits is followed; without even that (overload) all that waits starts, as it does where
@@ -38,8 +38,8 @@
 
 use crate::job::Job;
 use crate::sched::Schedule;
-use crate::sched::admission::TAIL;
 use crate::sched::phase::Phase;
+use crate::sched::profile::TAIL;
 use crate::stream::{ModelId, StreamId};
 use crate::time::{Instant, nanos};
 use std::collections::VecDeque;
@@ -95,6 +95,8 @@ pub(super) struct Gather {
     order: VecDeque<(u64, StreamId)>,
     /// l(b) from b = 1 to the cap; empty with several models.
     services: Vec<u64>,
+    /// Decoding of a job's results.
+    decoding: u64,
     /// Longest that a place is left free on purpose after a waiting job's arrival; `None`: as the plan says.
     patience: Option<Duration>,
     /// What is waited for, while nothing else happens.
@@ -154,6 +156,7 @@ impl Gather {
                 })
                 .collect(),
             services: (1..=cap).map(|jobs| nanos(schedule.planned(one, jobs))).collect(),
+            decoding: nanos(schedule.decoding(one)),
             patience: schedule.patience(),
             hold: None,
             holds: 0,
@@ -246,7 +249,7 @@ impl Gather {
         self.slots.sort_unstable_by_key(|slot| slot.deadline);
         let waiting = self.slots.len();
         let cap = self.services.len();
-        if waiting >= cap && now_nanos + self.services[cap - 1] <= self.slots[0].deadline {
+        if waiting >= cap && now_nanos + self.services[cap - 1] + self.tail(cap) <= self.slots[0].deadline {
             // No plan ends the first B jobs earlier than one full batch now.
             return Step::Start(cap);
         }
@@ -324,7 +327,7 @@ impl Gather {
     fn nothing_is_lost(&mut self, now: u64, waiting: usize) -> bool {
         let first = waiting.min(self.services.len());
         let end = now.saturating_add(self.services[first - 1]);
-        end <= self.slots[0].deadline && {
+        end + self.tail(first) <= self.slots[0].deadline && {
             self.ends_from(end, first);
             self.ends.last().is_some_and(|end| end.at != u64::MAX)
         }
@@ -332,6 +335,7 @@ impl Gather {
 
     /// f of the slots from `first` on, on an accelerator that is free at `free`.
     fn ends_from(&mut self, free: u64, first: usize) {
+        let decoding = self.decoding;
         let (slots, ends, services) = (&self.slots[first..], &mut self.ends, &self.services);
         ends.clear();
         ends.push(End { at: free, from: 0 });
@@ -340,18 +344,24 @@ impl Gather {
             let mut release = 0;
             for (first, service) in (0..job).rev().zip(services) {
                 release = release.max(slots[first].release);
+                let due = slots[first].deadline.saturating_sub(decoding * (job - first) as u64);
                 // Larger batches start no earlier than this, and are due no later.
                 let least = release.saturating_add(*service);
-                if least >= best.at || least > slots[first].deadline {
+                if least >= best.at || least > due {
                     break;
                 }
                 let end = ends[first].at.max(release).saturating_add(*service);
-                if end < best.at && end <= slots[first].deadline {
+                if end < best.at && end <= due {
                     best = End { at: end, from: first };
                 }
             }
             ends.push(best);
         }
+    }
+
+    /// How long the results of so many jobs take to decode.
+    const fn tail(&self, jobs: usize) -> u64 {
+        self.decoding * jobs as u64
     }
 
     /// f's first step; all that waits where there is no plan. Slots are by deadline.

@@ -14,7 +14,18 @@
 //!   and its batch is smaller.
 //! - Each of the accelerator's places needs at most l(b) for b jobs, whatever runs beside it: with several
 //!   sessions, l is measured while all of them work.
-//! - Decoding and publishing take no longer than the time reserved for them ([`super::admission::TAIL`]).
+//! - The thread that decodes and publishes has its CPU: it needs no longer than measured for each frame, and for all that
+//!   is not decoding no longer than [`TAIL`].
+//!
+//! # The reserve
+//! One thread decodes, batch after batch in the order in which they end. Of each stream, with an arrival at most `latest`
+//! before its deadline, at most k = ceil(latest / spacing) frames have arrived and are not yet due at any instant. The
+//! reserve is [`TAIL`] and, for each stream, k times the time that the fullest frame of its model takes
+//! ([`crate::sched::Decoding::most`]). A job whose batch ends by its deadline less the reserve is out in time. *Proof.* Take the first job to
+//! be out after its deadline, whose batch ended at e, before that deadline. What is decoded up to and with this job,
+//! from e on, had arrived by e and was not out: it is not due yet at e, or would have been the first. That are at most k
+//! frames of each stream. ∎ (Of theorem 2 the others' frames are taken to be no more than that too: what is
+//! late is given up before it reaches the accelerator, but for streams with `stale_results`.)
 //!
 //! # Theorem
 //! Let R be the responses (arrival to end of batch) that [`Accelerator::responses`] computes. If no R exceeds its
@@ -96,7 +107,8 @@
 
 use crate::board::{Board, SourceSpec, Stream};
 use crate::sched::Profile;
-use crate::sched::admission::{MAX_DEPTH, TAIL, queue_depth};
+use crate::sched::admission::{MAX_DEPTH, queue_depth};
+use crate::sched::profile::TAIL;
 use crate::stream::ModelId;
 use crate::time::nanos;
 use std::time::Duration;
@@ -115,17 +127,33 @@ pub(super) struct Demand {
 }
 
 impl Demand {
-    /// `None` when no response is short enough: the bound is used up before the frame arrives, or frames
-    /// may arrive at once.
-    pub(super) fn of(stream: &Stream) -> Option<Self> {
+    /// With so much kept free for decoding and publishing. `None` when no response is short enough: the bound is used
+    /// up before the frame arrives, or frames may arrive at once.
+    pub(super) fn of(stream: &Stream, reserve: u64) -> Option<Self> {
         let late = delivery_jitter(stream);
-        // What a trigger allows is allowed here too.
-        let jitter = Self::jitter(stream);
-        let spacing = nanos(stream.period).checked_sub(nanos(jitter)).filter(|&spacing| spacing > 0)?;
+        let spacing = Self::spacing(stream).filter(|&spacing| spacing > 0)?;
         let earliest = nanos(stream.latency_bound).checked_sub(nanos(Self::travel(stream)))?;
         let in_queue = spacing.saturating_mul(queue_depth(stream) as u64) - 1;
-        let limit = earliest.checked_sub(nanos(TAIL)).filter(|&limit| limit > 0)?.min(in_queue);
+        let limit = earliest.checked_sub(reserve).filter(|&limit| limit > 0)?.min(in_queue);
         Some(Self { model: stream.model.index(), spacing, limit, earliest, latest: earliest + nanos(late) })
+    }
+
+    /// Those of all these streams, where each has one.
+    pub(super) fn all(streams: &[&Stream], accelerator: &Accelerator) -> Option<Vec<Self>> {
+        let reserve = accelerator.reserve(streams);
+        streams.iter().map(|stream| Self::of(stream, reserve)).collect()
+    }
+
+    /// Least time between two arrivals.
+    fn spacing(stream: &Stream) -> Option<u64> {
+        // What a trigger allows is allowed here too.
+        nanos(stream.period).checked_sub(nanos(Self::jitter(stream)))
+    }
+
+    /// Most frames that have arrived and are not due yet.
+    fn outstanding(stream: &Stream) -> u64 {
+        let latest = (stream.latency_bound + delivery_jitter(stream)).saturating_sub(Self::travel(stream));
+        Self::spacing(stream).map_or(1, |spacing| nanos(latest).div_ceil(spacing.max(1))).max(1)
     }
 
     /// By how much less than a period apart two frames may arrive.
@@ -161,10 +189,13 @@ fn delivery_jitter(stream: &Stream) -> Duration {
     stream.faults.as_ref().map_or(Duration::ZERO, |faults| faults.jitter)
 }
 
-/// Planned service times of every model, by batch size from 1 to the cap.
+/// What every model needs, as planned.
 #[derive(Clone, Debug)]
 pub(super) struct Accelerator {
+    /// Service times, by batch size from 1 to the cap.
     services: Vec<Vec<u64>>,
+    /// Decoding of the fullest frame.
+    decodings: Vec<u64>,
 }
 
 impl Accelerator {
@@ -176,7 +207,19 @@ impl Accelerator {
             let sizes = (1..=cap).filter_map(|jobs| profile.service(model, jobs));
             sizes.map(|service| nanos(service.planned)).collect()
         });
-        Self { services: services.collect() }
+        let decodings =
+            (0..board.models.len()).map(|index| nanos(profile.decoding(ModelId(index as u8)).most));
+        Self { services: services.collect(), decodings: decodings.collect() }
+    }
+
+    /// What is kept free before a deadline for decoding and publishing, where these streams are served.
+    pub(super) fn reserve(&self, streams: &[&Stream]) -> u64 {
+        let each = streams.iter().map(|stream| {
+            let models = [Some(stream.model), stream.watch.cheaper_model].into_iter().flatten();
+            let longest = models.map(|model| self.decodings[model.index()]).max().unwrap_or(0);
+            longest.saturating_mul(Demand::outstanding(stream))
+        });
+        each.fold(nanos(TAIL), u64::saturating_add)
     }
 
     pub(super) fn cap(&self, model: usize) -> u64 {

@@ -12,7 +12,6 @@
 
 use crate::job::Job;
 use crate::sched::Schedule;
-use crate::sched::admission::TAIL;
 use crate::sched::early::Early;
 use crate::stream::ModelId;
 use crate::time::{Instant, nanos};
@@ -128,7 +127,8 @@ impl<'s> Look<'s> {
         let Some((target, clear)) = admitted.reserve else { return };
         let waiting = &mut self.models[admitted.model.index()];
         waiting.critical += jobs as u16;
-        let end = (oldest.arrived + target).min(oldest.deadline.saturating_sub(TAIL));
+        let tail = self.schedule.tail(admitted.model, jobs as u16);
+        let end = (oldest.arrived + target).min(oldest.deadline.saturating_sub(tail));
         let free = end.saturating_sub(at_pace(clear, self.pace));
         waiting.end = Some(waiting.end.map_or(end, |least| least.min(end)));
         waiting.free = Some(waiting.free.map_or(free, |least| least.min(free)));

@@ -21,6 +21,6 @@ mod trigger;
 pub use admission::{Admitted, Lack, Refusal, Schedule, queue_depth};
 pub use excess::{Delivery, Excess};
 pub use plan::{Fits, Plan, Planned, Protection, Remedy};
-pub use profile::{Profile, Service};
+pub use profile::{Decoding, Profile, Service};
 pub use scheduler::Scheduler;
 pub use trigger::{Releases, Untimed};

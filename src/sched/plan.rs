@@ -2,7 +2,7 @@
 
 use crate::board::{Board, MAX_STREAMS, Stream, Trigger};
 use crate::sched::Profile;
-use crate::sched::admission::{Critical, Lack, Schedule, TAIL, guaranteed, served, share};
+use crate::sched::admission::{Critical, Lack, Schedule, guaranteed, served, share};
 use crate::sched::guarantee::{Accelerator, Demand};
 use crate::sched::trigger::{Releases, Timetable, Untimed};
 use crate::stream::Criticality;
@@ -87,8 +87,8 @@ pub enum Protection {
 }
 
 impl Protection {
-    fn of(board: &Board, profile: &Profile) -> Option<Self> {
-        let critical = Critical::new(board, profile);
+    fn of(board: &Board, profile: &Profile, served: &[&Stream]) -> Option<Self> {
+        let critical = Critical::new(board, profile, served);
         let others = board.streams.iter().any(|stream| stream.criticality != Criticality::Critical);
         let blocking = critical.room().filter(|_| others)?;
         if !critical.certain {
@@ -140,7 +140,7 @@ impl Plan {
         });
         let Fits { max_streams, upper_bound, .. } = Fits::new(board, profile);
         let has_triggers = board.streams.iter().any(|stream| stream.trigger.is_some());
-        let untimed = Timetable::of(&board.streams.iter().collect::<Vec<_>>(), board.models.len()).err();
+        let untimed = Timetable::of(&board.streams.iter().collect::<Vec<_>>(), &accelerator).err();
         Self {
             admitted,
             max_streams,
@@ -148,7 +148,7 @@ impl Plan {
             untimed: untimed.filter(|_| has_triggers),
             groups: equal_groups(board, &accelerator).filter(|&(_, streams)| streams > max_streams),
             upper_bound,
-            protection: Protection::of(board, profile),
+            protection: Protection::of(board, profile, &served),
             streams: streams.collect(),
             remedy: (!admitted).then(|| Remedy::find(board, profile, &lacks)),
         }
@@ -199,25 +199,21 @@ fn alike(board: &Board) -> impl Iterator<Item = &Stream> {
 /// Longest response of each stream's frames, from capture to result, and their slack; `None` where they don't
 /// fit for free-running cameras.
 fn at_any_phase(accelerator: &Accelerator, streams: &[&Stream]) -> Option<Vec<(Duration, Duration)>> {
-    let demands: Option<Vec<Demand>> = streams.iter().map(|stream| Demand::of(stream)).collect();
-    let demands = demands?;
+    let (demands, reserve) = (Demand::all(streams, accelerator)?, accelerator.reserve(streams));
     let responses = accelerator.responses(&demands).ok()?;
     let each = streams.iter().zip(&demands).zip(responses).map(|((stream, demand), response)| {
         let slack = Duration::from_nanos(demand.limit.saturating_sub(response));
-        (Demand::travel(stream) + Duration::from_nanos(response) + TAIL, slack)
+        (Demand::travel(stream) + Duration::from_nanos(response.saturating_add(reserve)), slack)
     });
     Some(each.collect())
 }
 
 /// The same by the streams' triggers.
 fn by_trigger(accelerator: &Accelerator, streams: &[&Stream]) -> Option<Vec<(Duration, Duration)>> {
-    let timetable = Timetable::of(streams, accelerator.models()).ok()?;
+    let timetable = Timetable::of(streams, accelerator).ok()?;
     let responses = timetable.responses(accelerator).ok()?;
-    let each = responses.into_iter().zip(streams).map(|(response, stream)| {
-        let slack = Timetable::limit(stream).saturating_sub(response);
-        (Duration::from_nanos(response) + TAIL, Duration::from_nanos(slack))
-    });
-    Some(each.collect())
+    let answers = responses.into_iter().zip(streams);
+    Some(answers.map(|(response, stream)| timetable.answer(stream, response)).collect())
 }
 
 /// Whether all these streams fit, one way or the other.
@@ -236,7 +232,7 @@ fn max_streams(board: &Board, accelerator: &Accelerator) -> usize {
 /// The most streams like the board's on equal groups whose triggers are evenly spread, and the number of
 /// groups: `G * max n` with the work of n no more than `min(D, P / G)`, less the jitter where that counts.
 fn equal_groups(board: &Board, accelerator: &Accelerator) -> Option<(usize, usize)> {
-    Timetable::of(&board.streams.iter().collect::<Vec<_>>(), board.models.len()).ok()?;
+    Timetable::of(&board.streams.iter().collect::<Vec<_>>(), accelerator).ok()?;
     let period = board.streams.first()?.period;
     let jitter = board.streams.iter().filter_map(|stream| Some(stream.trigger.as_ref()?.jitter)).max()?;
     let most = |groups: usize| {

@@ -1,7 +1,11 @@
-//! Service times: how long the accelerator works on a batch.
+//! Service times: how long the accelerator works on a batch, and how long its results take to decode.
 
 use crate::stream::ModelId;
 use std::time::Duration;
+
+/// Time kept free before a deadline for what is not decoding: the hand-over between threads, and a push into rings
+/// for each frame, measured at a microsecond. Decoding comes on top of it.
+pub(super) const TAIL: Duration = crate::cause::BUDGET;
 
 /// Service time of one batch size, pre-processing included, as the executor pays it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,11 +16,22 @@ pub struct Service {
     pub planned: Duration,
 }
 
+/// How long one frame's outputs take to decode, one frame after the other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Decoding {
+    /// Of a frame with little to be seen: what batches are made with.
+    pub usual: Duration,
+    /// Of a crowd ([`crate::decode::Decoder::scene`]): what admission keeps free.
+    pub most: Duration,
+}
+
 /// l(b) for every model: a table, because a measured curve need not be a line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Profile {
     /// Per model, ascending by batch size: (size, its service time). Sizes between take the next larger's.
     tables: Vec<Vec<(u16, Service)>>,
+    /// Per model; none: it takes no time.
+    decodings: Vec<Decoding>,
     /// Measured for a few seconds at start: good for a first plan, no guarantee.
     pub provisional: bool,
     /// The accelerator's places: batches that it works on at once, each in such times. With more at work they would
@@ -25,8 +40,8 @@ pub struct Profile {
 }
 
 impl Profile {
-    /// A profile of an accelerator of one place from measured tables, one a model. Entries are sorted, and a larger batch is never planned
-    /// shorter than a smaller one: noise must not make it look free.
+    /// A profile of an accelerator of one place from measured tables, one a model, whose results take no time to decode.
+    /// Entries are sorted, and a larger batch is never planned shorter than a smaller one: noise must not make it look free.
     #[must_use]
     pub fn new(mut tables: Vec<Vec<(u16, Service)>>, provisional: bool) -> Self {
         for table in &mut tables {
@@ -38,13 +53,30 @@ impl Profile {
                 *service = floor;
             }
         }
-        Self { tables, provisional, places: 1 }
+        Self { tables, decodings: Vec::new(), provisional, places: 1 }
     }
 
     /// The same with so many places.
     #[must_use]
     pub fn with_places(self, places: usize) -> Self {
         Self { places, ..self }
+    }
+
+    /// The same with results that take so long to decode, by model.
+    #[must_use]
+    pub fn with_decodings(self, decodings: Vec<Decoding>) -> Self {
+        Self { decodings, ..self }
+    }
+
+    /// How long a frame's outputs take to decode.
+    #[must_use]
+    pub fn decoding(&self, model: ModelId) -> Decoding {
+        self.decodings.get(model.index()).copied().unwrap_or_default()
+    }
+
+    /// Time from the end of a batch to its last result, where frames are as usual.
+    pub(super) fn tail(&self, model: ModelId, jobs: u16) -> Duration {
+        TAIL + self.decoding(model).usual * u32::from(jobs)
     }
 
     /// Service time of a batch of `jobs`, which runs as the next larger size that there is; `None` when

@@ -21,7 +21,6 @@
 
 use crate::job::{Batch, BatchJob, DropReason, Job};
 use crate::sched::Schedule;
-use crate::sched::admission::TAIL;
 use crate::sched::early::Early;
 use crate::sched::gather::{Gather, Step, WAITING};
 use crate::sched::guard::{ALL, Choice, HOLD, Look, Next, RETRY, Waiting, at_pace};
@@ -228,7 +227,8 @@ impl<P> Scheduler<P> {
 
     /// When a job's result is there, as planned, if it starts now in a batch of its own.
     fn end_alone(&self, now: Instant, job: &Job) -> Instant {
-        now + at_pace(self.schedule.planned(job.model, 1), self.pace.get(now)) + TAIL
+        let schedule = &self.schedule;
+        now + at_pace(schedule.planned(job.model, 1), self.pace.get(now)) + schedule.tail(job.model, 1)
     }
 
     /// Of a stream's frames only every so many will come here; none: all are left out, and none is kept.

@@ -48,7 +48,7 @@
 //! `tests/trigger.rs` tries it on the heart itself.
 
 use crate::board::Stream;
-use crate::sched::admission::{TAIL, queue_depth};
+use crate::sched::admission::queue_depth;
 use crate::sched::guarantee::{Accelerator, Demand};
 use crate::stream::StreamId;
 use crate::time::{Instant, nanos};
@@ -138,11 +138,14 @@ pub(super) struct Timetable<'b> {
     groups: Vec<Group<'b>>,
     /// Each stream's group, as a position.
     member: Vec<usize>,
+    /// What is kept free for decoding and publishing.
+    reserve: u64,
 }
 
 impl<'b> Timetable<'b> {
-    /// The timetable of these streams, whose models are among `models`.
-    pub(super) fn of(streams: &[&'b Stream], models: usize) -> Result<Self, Untimed> {
+    /// The timetable of these streams.
+    pub(super) fn of(streams: &[&'b Stream], accelerator: &Accelerator) -> Result<Self, Untimed> {
+        let (models, reserve) = (accelerator.models(), accelerator.reserve(streams));
         let period = streams.first().map_or(0, |stream| nanos(stream.period));
         let mut groups: Vec<Group<'b>> = Vec::new();
         let mut ids = Vec::with_capacity(streams.len());
@@ -156,7 +159,7 @@ impl<'b> Timetable<'b> {
                 return Err(Untimed::Window(index));
             }
             let bound = nanos(stream.latency_bound);
-            let limit = Self::limit(stream);
+            let limit = limit(stream, reserve);
             let id = trigger.id.as_str();
             let at = groups.iter().position(|group| group.id == id).unwrap_or_else(|| {
                 let counts = vec![0; models];
@@ -182,14 +185,14 @@ impl<'b> Timetable<'b> {
         }
         let place = |id: &&str| groups.iter().position(|group| group.id == *id);
         let member = ids.iter().filter_map(place).collect();
-        Ok(Self { period, groups, member })
+        Ok(Self { period, groups, member, reserve })
     }
 
-    /// Longest response, from a frame's stamp to the end of its batch, with which nothing is late or superseded.
-    pub(super) fn limit(stream: &Stream) -> u64 {
-        let jitter = stream.trigger.as_ref().map_or(0, |trigger| nanos(trigger.jitter));
-        let in_queue = nanos(stream.period).saturating_mul(queue_depth(stream) as u64).saturating_sub(jitter);
-        nanos(stream.latency_bound).saturating_sub(nanos(TAIL)).min(in_queue)
+    /// Longest time from a frame's stamp to its result when its batch ends `response` after it, and by how much longer
+    /// it may be.
+    pub(super) fn answer(&self, stream: &Stream, response: u64) -> (Duration, Duration) {
+        let slack = limit(stream, self.reserve).saturating_sub(response);
+        (Duration::from_nanos(response.saturating_add(self.reserve)), Duration::from_nanos(slack))
     }
 
     pub(super) fn releases(&self) -> Releases {
@@ -252,6 +255,13 @@ impl<'b> Timetable<'b> {
         });
         Gate { trigger, instants: instants.collect(), absent: vec![None; streams] }
     }
+}
+
+/// Longest response, from a frame's stamp to the end of its batch, with which nothing is late or superseded.
+fn limit(stream: &Stream, reserve: u64) -> u64 {
+    let jitter = stream.trigger.as_ref().map_or(0, |trigger| nanos(trigger.jitter));
+    let in_queue = nanos(stream.period).saturating_mul(queue_depth(stream) as u64).saturating_sub(jitter);
+    nanos(stream.latency_bound).saturating_sub(reserve).min(in_queue)
 }
 
 /// A response that is too long. In nanoseconds.

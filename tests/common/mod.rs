@@ -8,8 +8,10 @@ use ocelli::board::{
 };
 use ocelli::image::PixelFormat;
 use ocelli::model::{Activation, Channels, Decoder, Element, Fit, Input, Model, TensorLayout};
-use ocelli::sched::{Profile, Service};
+use ocelli::random::Random;
+use ocelli::sched::{Decoding, Profile, Service};
 use ocelli::stream::{Criticality, ModelId, StreamId};
+use ocelli::time::Instant;
 use std::time::Duration;
 
 /// Milliseconds.
@@ -111,4 +113,32 @@ pub fn profile(board: &Board) -> Profile {
     });
     let table: Vec<_> = table.collect();
     Profile::new(vec![table; board.models.len()], true)
+}
+
+/// What admission keeps free for what is not decoding.
+pub const TAIL: Duration = Duration::from_micros(500);
+
+/// Half of the time results of `models` take time to decode: a frame's up to 3 ms.
+pub fn decodings(random: &mut Random, models: u64) -> Vec<Decoding> {
+    let slow = random.bits() % 2;
+    let each = (0..models).map(|_| {
+        let most = Duration::from_micros(slow * (random.bits() % 3_000));
+        Decoding { usual: random.below(most), most }
+    });
+    each.collect()
+}
+
+/// A thread that decodes and publishes, one frame after the other, and is no quicker than it has to be.
+#[derive(Default)]
+pub struct Publisher {
+    free: Instant,
+}
+
+impl Publisher {
+    /// When the results of a frame are out whose batch is `done`, and was handed over after all before it.
+    pub fn publish(&mut self, done: Instant, most: Duration, random: &mut Random) -> Instant {
+        let decoding = if random.bits().is_multiple_of(4) { random.below(most) } else { most };
+        self.free = self.free.max(done) + decoding;
+        self.free + TAIL
+    }
 }

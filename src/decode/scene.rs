@@ -1,4 +1,4 @@
-//! The most that a frame can hold, for measuring how long decoding takes at most.
+//! Outputs with little and with much to be seen, for measuring how long decoding takes.
 
 use super::frame::Extent;
 use super::{Decoder, Head};
@@ -10,11 +10,11 @@ const THINGS: usize = MAX_DETECTIONS - 1;
 const ACROSS: usize = 10;
 
 impl Decoder {
-    /// One frame's outputs of a crowd: as many candidates as are looked at, all of one class, each of which is seen
-    /// to be one of 99 things by comparing it with those that are kept already. A network that is well writes nothing
-    /// that takes longer; in the manifest's order. Allocates.
+    /// One frame's outputs, in the manifest's order, with so many candidates, or as many as are looked at: a crowd. All
+    /// are of one class and turn out to be one of 99 things when they are compared with those that are kept already: a
+    /// network that is well writes nothing that takes longer. Allocates.
     #[must_use]
-    pub fn crowd(&self) -> Vec<Vec<f32>> {
+    pub fn scene(&self, candidates: usize) -> Vec<Vec<f32>> {
         let mut outputs: Vec<Vec<f32>> = self.rows.iter().map(|&row| vec![0.0; row]).collect();
         let input = [self.input.width as f32, self.input.height as f32];
         let thing = |number: usize| {
@@ -31,7 +31,7 @@ impl Decoder {
             // Each label is looked at whatever is seen.
             Head::Classification(_) => return outputs,
         };
-        let seen = self.shortlist.limit().min(places);
+        let seen = candidates.min(self.shortlist.limit()).min(places);
         for row in 0..places {
             // Evenly over the rows, `seen` of them.
             let number = row * seen / places;
