@@ -8,7 +8,7 @@ use ocelli::board::{Board, Faults, SourceSpec};
 use ocelli::job::Batch;
 use ocelli::pipeline::{Effect, Pipeline};
 use ocelli::random::Random;
-use ocelli::sched::{Lack, Plan, Profile, Schedule, Service};
+use ocelli::sched::{Decoding, Lack, Plan, Profile, Schedule, Service};
 use ocelli::stats::Ledger;
 use ocelli::stream::{Criticality, ModelId, StreamId};
 use ocelli::time::Instant;
@@ -163,7 +163,9 @@ fn run(
                     running.push((now + service, batch));
                 }
                 Effect::Conclude(mut batch) => {
-                    let most = profile.decoding(batch.model).most;
+                    // Critical streams are certain while others keep to nothing, as long as nobody sees a crowd.
+                    let Decoding { usual, most } = profile.decoding(batch.model);
+                    let most = if profile.provisional { usual } else { most };
                     for member in batch.jobs.drain(..) {
                         heart.settled(&member.job, publisher.publish(now, most, random), true, None);
                     }

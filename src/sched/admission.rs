@@ -405,7 +405,7 @@ impl Critical {
         let one = longest(&|_| 1);
         let full = longest(&|model| profile.max_batch(model).min(board.accelerator.max_batch));
         // Others' frames are decoded too.
-        let reserve = accelerator.reserve(served);
+        let reserve = accelerator.usual_reserve(served);
         let all = board.streams.iter().filter(is_critical).map(|stream| Demand::of(stream, reserve));
         let all: Vec<Option<Demand>> = all.collect();
         let demands: Vec<Demand> = all.iter().flatten().copied().collect();
