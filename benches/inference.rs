@@ -3,7 +3,7 @@
 //! Person detector int8 on ONNX Runtime, 640x360 NV12 frames in memory, bound 100 ms, cameras of 30 fps staggered,
 //! pre-processing and, but for the bare loop, decoding included. Capacity is the bare loop's rate: the
 //! better of one session with two threads and two sessions with one, at its best batch size up to 8, without
-//! deadlines. Ours has batches as large as the board says. At 1, 1.5 and 2 times that, in alternated rounds:
+//! deadlines. Ours has batches as large as the board says. At 0.95, 1, 1.5 and 2 times that, in alternated rounds:
 //!
 //! - ours: the runtime, every stream served, no stream guaranteed;
 //! - thread per camera: every frame goes alone to the one session, in the order of arrival;
@@ -39,7 +39,8 @@ const BOUND: Duration = Duration::from_millis(100);
 const FPS: f64 = 30.0;
 /// Frames of a baseline's camera, in turns.
 const SLOTS: usize = 4;
-const LOADS: [f64; 3] = [1.0, 1.5, 2.0];
+/// At the first all frames are to be in time, and at the second nearly all; then there is too much.
+const LOADS: [f64; 4] = [0.95, 1.0, 1.5, 2.0];
 
 type Fallible<T> = Result<T, Box<dyn std::error::Error>>;
 
@@ -86,7 +87,7 @@ fn main() -> Fallible<()> {
     let names = ["ours", "thread, all", "thread, newest", "greedy, all", "greedy, newest"];
     for load in LOADS {
         let mut met = vec![Vec::new(); names.len()];
-        let (mut against, mut ledger) = (Vec::new(), Ledger::default());
+        let (mut against, mut ledger, mut within) = (Vec::new(), Ledger::default(), 0);
         for _ in 0..rounds {
             let (rate, _) = capacity(&board, seconds / 2)?.models[0];
             let streams = ((rate * load / FPS).floor() as usize).max(1);
@@ -96,6 +97,7 @@ fn main() -> Fallible<()> {
                     0 => {
                         let probe = ours(&own, &plan, streams, fps / FPS, seconds)?;
                         ledger.add(&probe.ledger);
+                        within += usize::from(probe.latency.p99.is_some_and(|p99| p99 <= BOUND));
                         probe.rate()
                     }
                     _ => {
@@ -112,7 +114,7 @@ fn main() -> Fallible<()> {
         for (name, median) in names.iter().zip(&medians) {
             println!("  {name:<15} {median:7.1} frames/s in time, {:.3} of ours", median / medians[0]);
         }
-        println!("  of ours {}", missed(&ledger));
+        println!("  of ours {}; p99 within the bound in {within} of {rounds} rounds", missed(&ledger));
     }
     Ok(())
 }
@@ -160,7 +162,7 @@ fn capacity(board: &Board, time: Duration) -> Fallible<Bare> {
         let measured = scope.spawn(|| {
             waker.attach();
             let mut backend = open(board, &waker).map_err(|error| error.to_string())?;
-            let pool = pool(board, 1).map_err(|error| error.to_string())?;
+            let pool = pool(board, 8 * SLOTS).map_err(|error| error.to_string())?;
             Bare::measure(board, &pool, &mut backend, &waker, clock::now() + time)
         });
         measured.join().map_err(|_| "the bare loop died")?.map_err(Into::into)

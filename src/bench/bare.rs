@@ -14,6 +14,8 @@ use std::time::Duration;
 const ROUNDS: u32 = 3;
 /// Batches that a size gets in a round at least.
 const BATCHES: u32 = 3;
+/// Most frames that take turns: as cameras' do, they don't stay in the caches.
+const FRAMES: usize = 32;
 
 /// Frames a second of each model, pre-processing included, at its best batch size.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,30 +37,36 @@ impl Bare {
         until: Instant,
     ) -> Result<Self, String> {
         let sizes = backend.capabilities().batch_sizes.clone();
-        let models = sizes.iter().enumerate().map(|(index, sizes)| {
+        let models = sizes.len();
+        let rates = sizes.iter().enumerate().map(|(index, sizes)| {
             let model = ModelId(index as u8);
-            let frame = frame(board, pool, model)?;
+            let mut frames = frames(board, pool, model)?;
             let sizes: Vec<u16> = chosen(sizes, board.accelerator.max_batch);
+            let left = until.since(clock::now()) / (models - index) as u32;
+            // Half of the time to find the best size, half for its rate: that of the best of several would be too good.
             let turns = u32::try_from(sizes.len()).unwrap_or(u32::MAX).saturating_mul(ROUNDS).max(1);
-            let share = until.since(clock::now()) / turns;
+            let share = left / 2 / turns;
             let mut best = (0.0, 0);
             let mut spent = vec![(Duration::ZERO, 0_u32); sizes.len()];
             for _ in 0..ROUNDS {
                 for (&size, (time, batches)) in sizes.iter().zip(&mut spent) {
-                    let (took, made) = turn(backend, waker, model, &frame, size, share)?;
+                    let (took, made) = turn(backend, waker, model, &mut frames, size, share)?;
                     *time += took;
                     *batches += made;
                 }
             }
-            for (&size, (time, batches)) in sizes.iter().zip(&spent) {
-                let rate = f64::from(size) * f64::from(*batches) / time.as_secs_f64();
-                if rate > best.0 {
-                    best = (rate, size);
+            let rate = |size: u16, (time, batches): (Duration, u32)| {
+                f64::from(size) * f64::from(batches) / time.as_secs_f64()
+            };
+            for (&size, &spent) in sizes.iter().zip(&spent) {
+                if rate(size, spent) > best.0 {
+                    best = (rate(size, spent), size);
                 }
             }
-            Ok(best)
+            let (_, size) = best;
+            Ok((rate(size, turn(backend, waker, model, &mut frames, size, left / 2)?), size))
         });
-        Ok(Self { models: models.collect::<Result<_, String>>()? })
+        Ok(Self { models: rates.collect::<Result<_, String>>()? })
     }
 
     /// Largest number of streams like the board's whose frames it could compute, in the board's order and
@@ -94,16 +102,29 @@ fn chosen(sizes: &[u16], max_batch: u16) -> Vec<u16> {
     allowed.into_iter().filter(|&size| size.is_power_of_two() || Some(size) == last).collect()
 }
 
-/// The largest frame that the model gets.
-fn frame(board: &Board, pool: &Pool, model: ModelId) -> Result<FrameRef, String> {
+/// The largest frames that the model gets, without end.
+fn frames(
+    board: &Board,
+    pool: &Pool,
+    model: ModelId,
+) -> Result<impl Iterator<Item = FrameRef> + use<>, String> {
     let streams = board.streams.iter().enumerate().filter(|(_, stream)| stream.model == model);
     let (index, stream) = streams
         .max_by_key(|(_, stream)| u64::from(stream.width) * u64::from(stream.height))
         .ok_or_else(|| format!("no stream uses model {}", board.models[model.index()].id))?;
     let layout = ImageLayout::packed(stream.format, stream.width, stream.height);
-    let slot = pool.share(StreamId(index as u16)).take();
-    slot.and_then(|slot| slot.freeze(layout).ok())
-        .ok_or_else(|| format!("no frame of stream {} to measure with", stream.id))
+    let share = pool.share(StreamId(index as u16));
+    let slots = std::iter::from_fn(|| share.take()).take(FRAMES);
+    let filled = slots.filter_map(|mut slot| {
+        // Memory that nobody wrote to costs less to read.
+        slot.bytes_mut().iter_mut().enumerate().for_each(|(index, byte)| *byte = (index / 7) as u8);
+        slot.freeze(layout).ok()
+    });
+    let frames: Vec<FrameRef> = filled.collect();
+    if frames.is_empty() {
+        return Err(format!("no frame of stream {} to measure with", stream.id));
+    }
+    Ok(frames.into_iter().cycle())
 }
 
 /// Batches of one size, as many at work at once as the backend takes: how long, and how many.
@@ -111,7 +132,7 @@ fn turn(
     backend: &mut dyn Backend<FrameRef>,
     waker: &Waker,
     model: ModelId,
-    frame: &FrameRef,
+    frames: &mut impl Iterator<Item = FrameRef>,
     size: u16,
     share: Duration,
 ) -> Result<(Duration, u32), String> {
@@ -128,7 +149,8 @@ fn turn(
             let now = clock::now();
             let deadline = now + Duration::from_secs(1);
             let job = Job { stream: StreamId(0), sequence: 0, model, captured: now, arrived: now, deadline };
-            batch.jobs.extend((0..size).map(|_| BatchJob { job, payload: frame.clone() }));
+            let frames = frames.by_ref().take(size.into());
+            batch.jobs.extend(frames.map(|payload| BatchJob { job, payload }));
             backend.submit(now, batch).map_err(|batch| format!("batch of {size}: {:?}", batch.fault))?;
             submitted += 1;
         }
