@@ -399,3 +399,17 @@ fn critical_streams_are_refused_with_the_number_that_fits_and_others_are_shed() 
         "{refusal}"
     );
 }
+
+#[test]
+fn a_longer_bound_never_hurts_whatever_decoding_takes() {
+    let decoding = Decoding { usual: us(100), most: us(500) };
+    let fits = |bound: u64| {
+        let streams = (0..30).map(|index| stream(&format!("s{index}"), ms(40), ms(bound)));
+        let board = board(streams.collect(), ms(1), ms(1), 64);
+        Plan::new(&board, &linear(&board, ms(1), us(600)).with_decodings(vec![decoding])).admitted
+    };
+    let fits: Vec<bool> = (20..=160).map(fits).collect();
+    // 2 * 1 + 30 * 0.6 and, once for each stream, 0.5 + 30 * 0.5 are 35.5 ms.
+    assert_eq!(fits.iter().position(|&fits| fits), Some(36 - 20));
+    assert!(fits.is_sorted(), "{fits:?}");
+}

@@ -1,6 +1,6 @@
 //! `ocelli profile`: service times, measured at length and kept.
 
-use crate::cli::run::{open_backend, open_pool, seconds, stay_shallow, verify};
+use crate::cli::run::{decoders, open_backend, open_pool, seconds, stay_shallow, verify};
 use crate::cli::{Exit, Failure, say};
 use clap::Args;
 use ocelli::board::Board;
@@ -36,6 +36,8 @@ impl Measure {
         // As it will be while it serves.
         let _shallow = stay_shallow(&board)?;
         let mut backend = open_backend(&board, &Arc::default(), &Waker::new())?;
+        // What is wrong with a manifest is said as such, before anything is measured.
+        decoders(&board, backend.as_ref())?;
         let name = backend.capabilities().name.clone();
         let pool = open_pool(&board, backend.as_ref())?;
         log::info!("measuring the accelerator ({name}), {} s or longer", self.time.as_secs_f64());
@@ -92,6 +94,7 @@ pub(super) fn provisional(
     backend: &mut dyn Backend<FrameRef>,
     stop: impl FnMut() -> bool,
 ) -> Result<Choice, Failure> {
+    decoders(board, backend)?;
     log::info!("measuring the accelerator ({}), a few seconds", backend.capabilities().name);
     runtime::measure(board, pool, backend, stop).map_err(unmeasurable)
 }

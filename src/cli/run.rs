@@ -98,6 +98,7 @@ impl Run {
         let copies = Arc::new(Copies::default());
         let waker = Waker::new();
         let mut backend = open_backend(&board, &copies, &waker)?;
+        let decoders = decoders(&board, backend.as_ref())?;
         let accelerator = backend.capabilities().name.clone();
         let pool = open_pool(&board, backend.as_ref())?;
         let schedule = match admit(&board, &pool, backend.as_mut(), control) {
@@ -111,12 +112,6 @@ impl Run {
             // Its batches count from the beginning of the run, not from the measurements before it.
             backend = open_hanging(&board, &copies, &waker, hang_at)?;
         }
-        let decoders = board
-            .models
-            .iter()
-            .zip(&backend.capabilities().output_rows)
-            .map(|(model, rows)| Decoder::new(model, rows).map_err(|e| Failure::new(Exit::Data, e)))
-            .collect::<Result<Vec<_>, _>>()?;
         let outputs = publish::start(&board.outputs, &board, VERSION)
             .map_err(|error| Failure::new(Exit::CantCreate, error))?;
         let pictures = self
@@ -257,6 +252,16 @@ pub(super) fn verify(board: &Board) -> Result<(), Failure> {
     board.models.iter().try_for_each(|model| {
         model.verify().map_err(|error| Failure::new(super::exit_of(error.kind()), error))
     })
+}
+
+/// A decoder a model.
+///
+/// # Errors
+/// When a network's outputs are not as its manifest says.
+pub(super) fn decoders(board: &Board, backend: &dyn Backend<FrameRef>) -> Result<Vec<Decoder>, Failure> {
+    let rows = &backend.capabilities().output_rows;
+    let each = board.models.iter().zip(rows).map(|(model, rows)| Decoder::new(model, rows));
+    each.collect::<Result<_, _>>().map_err(|error| Failure::new(Exit::Data, error))
 }
 
 /// The board's accelerator, without hangs on purpose. `copies` counts frames that have to be copied for it.

@@ -11,8 +11,8 @@ const ACROSS: usize = 10;
 
 impl Decoder {
     /// One frame's outputs, in the manifest's order, with so many candidates, or as many as are looked at: a crowd. All
-    /// are of one class and turn out to be one of 99 things when they are compared with those that are kept already: a
-    /// network that is well writes nothing that takes longer. Allocates.
+    /// are of the last class and turn out to be one of 99 things when they are compared with those that are kept already.
+    /// Allocates.
     #[must_use]
     pub fn scene(&self, candidates: usize) -> Vec<Vec<f32>> {
         let mut outputs: Vec<Vec<f32>> = self.rows.iter().map(|&row| vec![0.0; row]).collect();

@@ -78,7 +78,7 @@ impl Ssd {
         self.anchors.len()
     }
 
-    /// Writes an anchor's outputs: the first class at this place, or nothing. The inverse of [`Ssd::extent`].
+    /// Writes an anchor's outputs: the last class at this place, or nothing. The inverse of [`Ssd::extent`].
     pub(super) fn write(&self, row: usize, seen: Option<Extent>, outputs: &mut [Vec<f32>]) {
         let (no, yes) = self.scores.certain();
         let scores = &mut outputs[1][row * self.columns..][..self.columns];
@@ -88,7 +88,7 @@ impl Ssd {
             scores[..self.first].fill(yes);
             return;
         };
-        scores[self.first] = yes;
+        scores[self.columns - 1] = yes;
         let anchor = &self.anchors[row];
         for axis in [0, 1] {
             // ty, tx, th, tw.

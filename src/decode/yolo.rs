@@ -117,7 +117,7 @@ impl Yolo {
         self.rows
     }
 
-    /// Writes a row: the first class at this place, or nothing. The inverse of [`Yolo::extent`].
+    /// Writes a row: the last class at this place, or nothing. The inverse of [`Yolo::extent`].
     pub(super) fn write(&self, row: usize, seen: Option<Extent>, output: &mut [f32]) {
         let Some(Extent { centre, size }) = seen else { return };
         let ([x, y], [width, height]) = match self.head {
@@ -128,17 +128,16 @@ impl Yolo {
                 (place, size.map(|pixels| (pixels / stride).ln()))
             }
         };
-        // What follows the box: objectness, where there is one, and the first class.
-        let scores = yolo_fields(self.head, 0) - 4 + 1;
-        for (column, value) in
-            [x, y, width, height].into_iter().chain([1.0; 2].into_iter().take(scores)).enumerate()
-        {
-            match self.head {
-                YoloHead::V5 | YoloHead::Yolox => {
-                    output[row * yolo_fields(self.head, self.labels) + column] = value
-                }
-                YoloHead::V8 => output[column * self.rows + row] = value,
-            }
+        let fields = yolo_fields(self.head, self.labels);
+        let place = [x, y, width, height].into_iter().enumerate();
+        // Objectness, where there is one, and the last class.
+        let scores = [yolo_fields(self.head, 0) - 1, fields - 1].into_iter().filter(|&column| column >= 4);
+        for (column, value) in place.chain(scores.map(|column| (column, 1.0))) {
+            let at = match self.head {
+                YoloHead::V5 | YoloHead::Yolox => row * fields + column,
+                YoloHead::V8 => column * self.rows + row,
+            };
+            output[at] = value;
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Service times, measured on the board's own backend: in a few seconds at start for a first plan, or at
 //! length for a profile that is kept and that a guarantee can stand on.
 //!
-//! Beside them how long each model's results take to decode, on the CPU that does so.
+//! Beside them how long each model's results take to decode, on the thread that measures.
 //!
 //! Each unit of the backend has times of its own: the times of two that are not alike have no quantiles that mean
 //! anything. And what runs beside a batch makes it longer: so all lanes are kept at work, and, where there are several
@@ -31,8 +31,8 @@ const WARM_UP: usize = 5;
 /// Frames that are decoded to measure a model, and the time after which fewer will do.
 const DECODED: RangeInclusive<usize> = 20..=1000;
 const DECODING: Duration = Duration::from_millis(50);
-/// Their outputs take up to so much memory, more than caches hold.
-const DECODED_BYTES: usize = 64 << 20;
+/// Memory that their outputs take, where one frame's is not more: more than the caches of a small board hold.
+const DECODED_BYTES: usize = 16 << 20;
 /// Batches in a row that may fail.
 const TOLERATED: usize = 2;
 /// A batch that takes longer than this is taken for one that never ends.
@@ -175,23 +175,21 @@ impl<'a> Bench<'a> {
     fn decodings(&self) -> Result<Vec<Decodings>, String> {
         let rows = &self.backend.capabilities().output_rows;
         let each = self.board.models.iter().zip(rows).map(|(model, rows)| {
-            let mut decoder =
-                Decoder::new(model, rows).map_err(|error| format!("model {}: {error}", model.id))?;
+            let mut decoder = Decoder::new(model, rows).map_err(|error| error.to_string())?;
             let (empty, crowd) = (decoder.scene(0), decoder.scene(usize::MAX));
             // Without a border, where candidates would be none.
             let frame = (model.input.width, model.input.height);
-            let mut time = |outputs: &[Vec<f32>]| self.decoding(&mut decoder, frame, outputs);
+            let mut time = |outputs: &[Vec<f32>]| Self::decoding(&mut decoder, frame, outputs);
             Ok(Decodings { empty: time(&empty), crowd: time(&crowd) })
         });
         each.collect()
     }
 
-    /// Decodes these outputs as those of one frame after the other of the largest batch, again and again.
-    fn decoding(&self, decoder: &mut Decoder, frame: (u32, u32), outputs: &[Vec<f32>]) -> Timing {
+    /// Decodes these outputs as those of one frame after the other, all in memory of their own.
+    fn decoding(decoder: &mut Decoder, frame: (u32, u32), outputs: &[Vec<f32>]) -> Timing {
         let frame_bytes = 4 * outputs.iter().map(Vec::len).sum::<usize>();
-        let frames =
-            usize::from(self.board.accelerator.max_batch).min(DECODED_BYTES / frame_bytes.max(1)).max(1);
-        let batch: Vec<Vec<f32>> = outputs.iter().map(|row| row.repeat(frames)).collect();
+        let frames = (DECODED_BYTES / frame_bytes.max(1)).clamp(1, *DECODED.end());
+        let all: Vec<Vec<f32>> = outputs.iter().map(|row| row.repeat(frames)).collect();
         let mut found = Detections::new();
         let mut times = Vec::with_capacity(*DECODED.end());
         let until = clock::now() + DECODING;
@@ -199,7 +197,7 @@ impl<'a> Bench<'a> {
             if times.len() >= *DECODED.start() && clock::now() > until {
                 break;
             }
-            let tensors = batch.iter().zip(outputs);
+            let tensors = all.iter().zip(outputs);
             let rows: Vec<&[f32]> =
                 tensors.map(|(tensor, row)| &tensor[place * row.len()..][..row.len()]).collect();
             let start = clock::now();

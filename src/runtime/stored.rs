@@ -42,6 +42,8 @@ pub struct ModelKey {
     pub sha256: String,
     /// Size and format of the largest frames.
     pub frames: String,
+    /// How its results are decoded, as its manifest says.
+    pub decoder: String,
 }
 
 /// A profile with its key, as it is kept.
@@ -94,6 +96,7 @@ impl Key {
                 frames: largest.map_or_else(String::new, |stream| {
                     format!("{}x{} {}", stream.width, stream.height, stream.format.as_str())
                 }),
+                decoder: format!("{:?}", model.decoder),
             }
         });
         Self { device, power_mode, backend: backend.to_owned(), settings, models: models.collect() }
@@ -117,6 +120,7 @@ impl Key {
         for (there, here) in self.models.iter().zip(&here.models).filter(|(a, b)| a.id == b.id) {
             compare(&format!("model {}: sha256", here.id), &there.sha256, &here.sha256);
             compare(&format!("model {}: frames", here.id), &there.frames, &here.frames);
+            compare(&format!("model {}: decoder", here.id), &there.decoder, &here.decoder);
         }
         found
     }

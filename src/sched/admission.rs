@@ -17,6 +17,7 @@ use crate::board::{Board, SourceSpec, Stream};
 use crate::sched::Profile;
 use crate::sched::guarantee::{Accelerator, Demand, Reserve};
 use crate::sched::guard::at_pace;
+use crate::sched::profile::TAIL;
 use crate::sched::trigger::{Gate, Releases, Timetable};
 use crate::stream::{Criticality, ModelId, StreamId};
 use crate::time::{Instant, nanos};
@@ -93,6 +94,8 @@ pub enum Lack {
         /// Longest batch that they can wait for.
         room: Duration,
     },
+    /// This share of the thread that decodes.
+    DecodingShare(f64),
     /// With it, decoding and publishing could take this long, which is all that some stream's frames have.
     Decoding(Duration),
     /// With it, some stream's frames (this one's or another's) could take longer to be answered than they may.
@@ -118,6 +121,9 @@ impl fmt::Display for Lack {
             Self::Blocking { service, room } => {
                 let (service, room) = (ms(*service), ms(*room));
                 write!(f, "takes {service} ms a frame, and critical streams can wait for {room} ms")
+            }
+            Self::DecodingShare(share) => {
+                write!(f, "would need {:.0} % of the thread that decodes results", share * 100.0)
             }
             Self::Decoding(longest) => {
                 write!(f, "would let decoding take {} ms, and no time would be left before it", ms(*longest))
@@ -183,13 +189,13 @@ impl Schedule {
     ) -> Self {
         let patience = (!profile.provisional).then(|| {
             let accelerator = Accelerator::new(board, &profile);
-            let demands = Demand::all(&served(board, &lacks), &accelerator);
-            demands.map_or(Duration::ZERO, |demands| accelerator.patience(&demands))
+            let fit = accelerator.fit(&served(board, &lacks));
+            fit.map_or(Duration::ZERO, |fit| accelerator.patience(&fit.demands))
         });
         let utilisation = board.streams.iter().zip(&lacks).filter(|(_, lack)| lack.is_none());
         let utilisation =
             utilisation.filter_map(|(stream, _)| share(stream, &profile, board.accelerator.max_batch)).sum();
-        let gate = (releases != Releases::Free).then(|| gate(board, &profile, &lacks)).flatten();
+        let gate = (releases != Releases::Free).then(|| gate(board, &lacks)).flatten();
         let streams = board.streams.iter().zip(lacks).zip(&critical.reserves);
         let streams = streams.map(|((stream, lack), &reserve)| Admitted {
             period: stream.period,
@@ -239,7 +245,7 @@ impl Schedule {
         profile.provisional = true;
         let all: Vec<&Stream> = board.streams.iter().collect();
         let critical = Critical::new(board, &profile, &all);
-        let timetable = Timetable::of(&all, &Accelerator::new(board, &profile));
+        let timetable = Timetable::of(&all, board.models.len());
         let releases = timetable.map(|timetable| timetable.releases()).unwrap_or_default();
         let none = vec![None; board.streams.len()];
         Self { overcommitted: true, ..Self::of(board, profile, none, releases, critical) }
@@ -405,16 +411,20 @@ impl Critical {
         let one = longest(&|_| 1);
         let full = longest(&|model| profile.max_batch(model).min(board.accelerator.max_batch));
         // Others' frames are decoded too.
-        let reserve = accelerator.usual_reserve(served);
-        let all = board.streams.iter().filter(is_critical).map(|stream| Demand::of(stream, reserve));
-        let all: Vec<Option<Demand>> = all.collect();
-        let demands: Vec<Demand> = all.iter().flatten().copied().collect();
-        let certain =
-            (demands.len() == all.len()).then(|| accelerator.reserves(&demands, one, full)).flatten();
-        let (certain, reserves) = match certain {
-            Some(reserves) => (true, reserves),
-            None => (false, accelerator.hopes(&demands)),
-        };
+        let others = served.iter().copied().filter(|stream| !is_critical(stream));
+        let decoded: Vec<&Stream> = board.streams.iter().filter(is_critical).chain(others).collect();
+        let tries = accelerator.leads(&decoded, |decoding| decoding.usual).map(|lead| {
+            let all = board.streams.iter().filter(is_critical).map(|stream| Demand::of(stream, lead));
+            let all: Vec<Option<Demand>> = all.collect();
+            let demands: Vec<Demand> = all.iter().flatten().copied().collect();
+            let complete = demands.len() == all.len();
+            let certain = complete.then(|| accelerator.reserves(&demands, one, full)).flatten();
+            let reserves = certain.clone().unwrap_or_else(|| accelerator.hopes(&demands));
+            (certain.is_some(), reserves, all)
+        });
+        // The first with which they are certain, else the first: there is one.
+        let best = tries.reduce(|best, next| if best.0 || !next.0 { best } else { next });
+        let (certain, reserves, all) = best.unwrap_or_default();
         let (mut reserves, mut all) = (reserves.into_iter(), all.into_iter());
         let reserves = board.streams.iter().map(|stream| {
             let demand = if is_critical(&stream) { all.next()? } else { return None };
@@ -466,14 +476,21 @@ fn in_order<'b>(
 /// For each stream what it lacks beside those taken before it, by utilisation; `None`: it is served. They are
 /// released as their triggers say where those that are served fit by them as planned.
 fn by_share(board: &Board, profile: &Profile) -> (Vec<Option<Lack>>, Releases) {
-    let mut used = 0.0;
-    let lacks = in_order(board, profile, |_, share| {
-        let fits = used + share <= 1.0;
-        used += if fits { share } else { 0.0 };
-        (!fits).then_some(Lack::Share(share))
+    let (mut used, mut decoding) = (0.0, 0.0);
+    let lacks = in_order(board, profile, |stream, share| {
+        let decodes = decoding_share(stream, profile);
+        if used + share > 1.0 {
+            return Some(Lack::Share(share));
+        }
+        if decoding + decodes > 1.0 {
+            return Some(Lack::DecodingShare(decodes));
+        }
+        used += share;
+        decoding += decodes;
+        None
     });
     let accelerator = Accelerator::new(board, profile);
-    let timetable = Timetable::of(&served(board, &lacks), &accelerator);
+    let timetable = Timetable::of(&served(board, &lacks), board.models.len());
     let fits = timetable.ok().filter(|timetable| timetable.responses(&accelerator).is_ok());
     (lacks, fits.map_or(Releases::Free, |timetable| timetable.releases()))
 }
@@ -483,12 +500,12 @@ pub(super) fn served<'b>(board: &'b Board, lacks: &[Option<Lack>]) -> Vec<&'b St
     board.streams.iter().zip(lacks).filter(|(_, lack)| lack.is_none()).map(|(stream, _)| stream).collect()
 }
 
-fn gate(board: &Board, profile: &Profile, lacks: &[Option<Lack>]) -> Option<Gate> {
+fn gate(board: &Board, lacks: &[Option<Lack>]) -> Option<Gate> {
     let ids: Vec<StreamId> = (0..lacks.len())
         .filter(|&index| lacks[index].is_none())
         .map(|index| StreamId(index as u16))
         .collect();
-    let timetable = Timetable::of(&served(board, lacks), &Accelerator::new(board, profile)).ok()?;
+    let timetable = Timetable::of(&served(board, lacks), board.models.len()).ok()?;
     Some(timetable.gate(&ids, board.streams.len()))
 }
 
@@ -508,11 +525,11 @@ pub(super) fn guaranteed(board: &Board, profile: &Profile) -> (Vec<Option<Lack>>
 /// The same by triggers; `None` where the streams can't be planned by them.
 fn by_trigger(board: &Board, profile: &Profile) -> Option<(Vec<Option<Lack>>, Releases)> {
     let accelerator = Accelerator::new(board, profile);
-    Timetable::of(&board.streams.iter().collect::<Vec<_>>(), &accelerator).ok()?;
+    Timetable::of(&board.streams.iter().collect::<Vec<_>>(), board.models.len()).ok()?;
     let mut taken: Vec<&Stream> = Vec::with_capacity(board.streams.len());
     let lacks = in_order(board, profile, |stream, _| {
         taken.push(stream);
-        let Ok(timetable) = Timetable::of(&taken, &accelerator) else {
+        let Ok(timetable) = Timetable::of(&taken, board.models.len()) else {
             taken.pop();
             return Some(Lack::Spacing);
         };
@@ -523,7 +540,8 @@ fn by_trigger(board: &Board, profile: &Profile) -> Option<(Vec<Option<Lack>>, Re
             limit: Duration::from_nanos(exceeded.limit),
         })
     });
-    let releases = Timetable::of(&served(board, &lacks), &accelerator).map(|timetable| timetable.releases());
+    let releases =
+        Timetable::of(&served(board, &lacks), board.models.len()).map(|timetable| timetable.releases());
     Some((lacks, releases.unwrap_or_default()))
 }
 
@@ -533,29 +551,23 @@ fn by_any_phase(board: &Board, profile: &Profile) -> Vec<Option<Lack>> {
     let accelerator = Accelerator::new(board, profile);
     let mut taken: Vec<&Stream> = Vec::with_capacity(board.streams.len());
     in_order(board, profile, |stream, _| {
-        if Demand::of(stream, accelerator.reserve(&[])).is_none() {
-            return Some(Lack::Spacing);
-        }
         taken.push(stream);
-        let lack = match Demand::all(&taken, &accelerator) {
-            None => Some(Lack::Decoding(Duration::from_nanos(accelerator.reserve(&taken)))),
-            Some(demands) => accelerator.responses(&demands).err().map(|(which, response)| Lack::Time {
-                response: Duration::from_nanos(response),
-                limit: Duration::from_nanos(demands[which].limit),
-            }),
-        };
-        if lack.is_some() {
-            taken.pop();
-        }
-        lack
+        let lack = accelerator.fit(&taken).err()?;
+        taken.pop();
+        Some(lack)
     })
 }
 
 /// Shortest bound that a stream could have alone, when its bound is why it is not served.
 fn least_bound(stream: &Stream, profile: &Profile) -> Option<Duration> {
-    profile
-        .service(stream.model, 1)
-        .map(|service| service.planned + profile.tail(stream.model, 1) + Demand::travel(stream))
+    let decoding = profile.decoding(stream.model);
+    let longest = if profile.provisional { decoding.usual } else { decoding.most };
+    profile.service(stream.model, 1).map(|service| service.planned + TAIL + longest + Demand::travel(stream))
+}
+
+/// Share of the one thread that decodes that a stream needs.
+pub(super) fn decoding_share(stream: &Stream, profile: &Profile) -> f64 {
+    profile.decoding(stream.model).usual.as_secs_f64() / stream.period.as_secs_f64()
 }
 
 /// Share of the accelerator that a stream needs at best; `None` when its bound is too short for any batch.

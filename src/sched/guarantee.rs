@@ -14,22 +14,22 @@
 //!   and its batch is smaller.
 //! - Each of the accelerator's places needs at most l(b) for b jobs, whatever runs beside it: with several
 //!   sessions, l is measured while all of them work.
-//! - The thread that decodes and publishes has its CPU: it needs no longer than measured for each frame, and for all that
-//!   is not decoding no longer than [`TAIL`].
+//! - The thread that decodes and publishes has its CPU, and needs on average no longer for a frame than planned
+//!   ([`crate::sched::Decoding`]), [`TAIL`] for what is not, and copies no pictures.
 //!
-//! # The reserve
-//! One thread decodes, batch after batch in the order in which they end. Of each stream, with an arrival at most `latest`
-//! before its deadline, at most k = ceil(latest / spacing) frames have arrived and are not yet due at any instant. The
-//! reserve is [`TAIL`] and, for each stream, k times the time that the fullest frame of its model takes
-//! ([`crate::sched::Decoding::most`]). A job whose batch ends by its deadline less the reserve is out in time. *Proof.* Take the first job to
-//! be out after its deadline, whose batch ended at e, before that deadline. What is decoded up to and with this job,
-//! from e on, had arrived by e and was not out: it is not due yet at e, or would have been the first. That are at most k
-//! frames of each stream. ∎
+//! # The lead
+//! One thread decodes, batch after batch in the order in which they end. For any whole number m let a frame be due
+//! min(D, m * spacing) after its arrival, where D is its time to its deadline; then at most k = min(ceil(D / spacing), m)
+//! frames of a stream have arrived and are not due at any instant. The *lead* is [`TAIL`] and, for each stream, k times the
+//! time that the fullest frame of its model takes. A job whose batch ends that long before it is due is out when it is.
+//! *Proof.* Take the first job to be out later than due, whose batch ended at e, a lead before. What is decoded
+//! from e on, up to and with this job, had arrived by e and was not out: it is not due yet at e, or would have been the
+//! first. That are at most k frames of each stream. ∎ Any m will do for all streams together; that is taken with which
+//! the responses fit.
 //!
-//! Theorem 2 is about times in which something else is wrong already, and its reserve is that of usual frames
-//! ([`crate::sched::Decoding::usual`]): to keep a crowd's time free then costs a board of 64 cameras a twentieth of what it
-//! serves. Others' frames are taken to be no more than k as well: what is late is given up before it reaches the
-//! accelerator, but for streams with `stale_results`.
+//! Theorem 2 is about times in which something else is wrong already, and its lead is that of usual frames: to keep a
+//! crowd's time free then costs a board of 64 cameras a twentieth of what it serves. Others' frames are taken to be no
+//! more than k as well: what is late is given up before it reaches the accelerator, but for streams with `stale_results`.
 //!
 //! # Theorem
 //! Let R be the responses (arrival to end of batch) that [`Accelerator::responses`] computes. If no R exceeds its
@@ -68,7 +68,7 @@
 //! on passers only: the steps above without a batch in service, so j ends within clear after w. The
 //! counts n use the same R. Whether a frame that is waited for comes does not matter. ∎
 //!
-//! For equal streams, one model and l(b) = a + c * b this is, with D less the reserve: N <= B and D <= P:
+//! For equal streams, one model and l(b) = a + c * b this is, with D less the lead: N <= B and D <= P:
 //! `2a + cN <= min(D, P - J)`; D > P with two frames outstanding: `a + cN <= P` and `2(a + cN) <= D`; several
 //! models, at least as many streams: `max l(n) + sum l(n) <= min(D, P - J)`. With B < N, the last batch is
 //! taken as full where frames of those answered meanwhile may have joined it.
@@ -110,7 +110,7 @@
 //! `tests/guarantee.rs` tries both on the heart itself, on random boards with as many streams as are admitted.
 
 use crate::board::{Board, SourceSpec, Stream};
-use crate::sched::admission::{MAX_DEPTH, queue_depth};
+use crate::sched::admission::{Lack, MAX_DEPTH, queue_depth};
 use crate::sched::profile::TAIL;
 use crate::sched::{Decoding, Profile};
 use crate::stream::ModelId;
@@ -125,39 +125,34 @@ pub(super) struct Demand {
     spacing: u64,
     /// Longest response with which nothing is late or superseded.
     pub(super) limit: u64,
-    /// Time from arrival to deadline, at least and at most (the reserve included).
+    /// Time from arrival to deadline, at least and at most (the lead included).
     earliest: u64,
     latest: u64,
 }
 
 impl Demand {
-    /// With so much kept free for decoding and publishing. `None` when no response is short enough: the bound is used
-    /// up before the frame arrives, or frames may arrive at once.
-    pub(super) fn of(stream: &Stream, reserve: u64) -> Option<Self> {
+    /// `None` when no response is short enough: the bound is used up before the frame arrives, or frames may arrive at
+    /// once.
+    pub(super) fn of(stream: &Stream, lead: Lead) -> Option<Self> {
         let late = delivery_jitter(stream);
         let spacing = Self::spacing(stream).filter(|&spacing| spacing > 0)?;
         let earliest = nanos(stream.latency_bound).checked_sub(nanos(Self::travel(stream)))?;
         let in_queue = spacing.saturating_mul(queue_depth(stream) as u64) - 1;
-        let limit = earliest.checked_sub(reserve).filter(|&limit| limit > 0)?.min(in_queue);
+        let due = earliest.min(spacing.saturating_mul(lead.frames));
+        let limit = due.checked_sub(lead.time).filter(|&limit| limit > 0)?.min(in_queue);
         Some(Self { model: stream.model.index(), spacing, limit, earliest, latest: earliest + nanos(late) })
     }
 
-    /// Those of all these streams, where each has one.
-    pub(super) fn all(streams: &[&Stream], accelerator: &Accelerator) -> Option<Vec<Self>> {
-        let reserve = accelerator.reserve(streams);
-        streams.iter().map(|stream| Self::of(stream, reserve)).collect()
-    }
-
     /// Least time between two arrivals.
-    fn spacing(stream: &Stream) -> Option<u64> {
+    pub(super) fn spacing(stream: &Stream) -> Option<u64> {
         // What a trigger allows is allowed here too.
         nanos(stream.period).checked_sub(nanos(Self::jitter(stream)))
     }
 
-    /// Most frames that have arrived and are not due yet.
+    /// Most frames that have arrived and whose deadline has not passed.
     fn outstanding(stream: &Stream) -> u64 {
-        let latest = (stream.latency_bound + delivery_jitter(stream)).saturating_sub(Self::travel(stream));
-        Self::spacing(stream).map_or(1, |spacing| nanos(latest).div_ceil(spacing.max(1))).max(1)
+        let spacing = Self::spacing(stream).unwrap_or(0);
+        if spacing == 0 { 1 } else { nanos(stream.latency_bound).div_ceil(spacing).max(1) }
     }
 
     /// By how much less than a period apart two frames may arrive.
@@ -193,6 +188,23 @@ fn delivery_jitter(stream: &Stream) -> Duration {
     stream.faults.as_ref().map_or(Duration::ZERO, |faults| faults.jitter)
 }
 
+/// How long before a frame is due its batch has to end, in nanoseconds, and how many frames of a stream are not due at
+/// once. See "The lead".
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Lead {
+    pub(super) time: u64,
+    pub(super) frames: u64,
+}
+
+/// Streams that fit, whatever their phases.
+#[derive(Clone, Debug)]
+pub(super) struct Fit {
+    pub(super) demands: Vec<Demand>,
+    /// Each stream's longest response, in nanoseconds from arrival to the end of its batch.
+    pub(super) responses: Vec<u64>,
+    pub(super) lead: Lead,
+}
+
 /// What every model needs, as planned.
 #[derive(Clone, Debug)]
 pub(super) struct Accelerator {
@@ -215,23 +227,48 @@ impl Accelerator {
         Self { services: services.collect(), decodings: decodings.collect() }
     }
 
-    /// What is kept free before a deadline for decoding and publishing, where these streams are served.
-    pub(super) fn reserve(&self, streams: &[&Stream]) -> u64 {
-        self.reserve_of(streams, |decoding| decoding.most)
+    /// The leads that these streams may be planned with where a frame takes as long to decode as `time` says; the first is
+    /// that of their deadlines themselves.
+    pub(super) fn leads(
+        &self,
+        streams: &[&Stream],
+        time: impl Fn(&Decoding) -> Duration,
+    ) -> impl Iterator<Item = Lead> {
+        let most = streams.iter().map(|stream| Demand::outstanding(stream)).max().unwrap_or(1);
+        let takes_time = self.decodings.iter().any(|decoding| !time(decoding).is_zero());
+        let least = if takes_time { 1 } else { most };
+        (least..=most).rev().map(move |frames| {
+            let each = streams.iter().map(|stream| {
+                let models = [Some(stream.model), stream.watch.cheaper_model].into_iter().flatten();
+                let longest = models.map(|model| nanos(time(&self.decodings[model.index()]))).max();
+                longest.unwrap_or(0).saturating_mul(Demand::outstanding(stream).min(frames))
+            });
+            Lead { time: each.fold(nanos(TAIL), u64::saturating_add), frames }
+        })
     }
 
-    /// The same where frames are as usual.
-    pub(super) fn usual_reserve(&self, streams: &[&Stream]) -> u64 {
-        self.reserve_of(streams, |decoding| decoding.usual)
-    }
-
-    fn reserve_of(&self, streams: &[&Stream], time: impl Fn(&Decoding) -> Duration) -> u64 {
-        let each = streams.iter().map(|stream| {
-            let models = [Some(stream.model), stream.watch.cheaper_model].into_iter().flatten();
-            let longest = models.map(|model| nanos(time(&self.decodings[model.index()]))).max();
-            longest.unwrap_or(0).saturating_mul(Demand::outstanding(stream))
-        });
-        each.fold(nanos(TAIL), u64::saturating_add)
+    /// Whether these streams fit, and if not, what the last one lacks.
+    pub(super) fn fit(&self, streams: &[&Stream]) -> Result<Fit, Lack> {
+        let mut lack = None;
+        for lead in self.leads(streams, |decoding| decoding.most) {
+            let demands: Option<Vec<Demand>> =
+                streams.iter().map(|stream| Demand::of(stream, lead)).collect();
+            let Some(demands) = demands else {
+                let nothing = Lead { time: nanos(TAIL), ..lead };
+                let spaced = streams.iter().all(|stream| Demand::of(stream, nothing).is_some());
+                let decoding = Lack::Decoding(Duration::from_nanos(lead.time));
+                lack.get_or_insert(if spaced { decoding } else { Lack::Spacing });
+                continue;
+            };
+            match self.responses(&demands) {
+                Ok(responses) => return Ok(Fit { demands, responses, lead }),
+                Err((which, response)) => {
+                    let limit = Duration::from_nanos(demands[which].limit);
+                    lack.get_or_insert(Lack::Time { response: Duration::from_nanos(response), limit });
+                }
+            }
+        }
+        Err(lack.unwrap_or(Lack::Spacing))
     }
 
     pub(super) fn cap(&self, model: usize) -> u64 {
@@ -350,7 +387,7 @@ impl Accelerator {
 
     /// The longest response of each stream's frames, in nanoseconds from arrival to the end of their batch;
     /// the first stream (its position) that exceeds its limit, and by what response, if one does.
-    pub(super) fn responses(&self, demands: &[Demand]) -> Result<Vec<u64>, (usize, u64)> {
+    fn responses(&self, demands: &[Demand]) -> Result<Vec<u64>, (usize, u64)> {
         self.fixed_point(demands, |model, all, passers| self.worst(model, all, passers))
     }
 

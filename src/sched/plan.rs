@@ -2,9 +2,9 @@
 
 use crate::board::{Board, MAX_STREAMS, Stream, Trigger};
 use crate::sched::Profile;
-use crate::sched::admission::{Critical, Lack, Schedule, guaranteed, served, share};
-use crate::sched::guarantee::{Accelerator, Demand};
-use crate::sched::trigger::{Releases, Timetable, Untimed};
+use crate::sched::admission::{Critical, Lack, Schedule, decoding_share, guaranteed, served, share};
+use crate::sched::guarantee::{Accelerator, Demand, Fit};
+use crate::sched::trigger::{self, Releases, Timetable, Untimed};
 use crate::stream::Criticality;
 use crate::time::nanos;
 use std::cmp::Reverse;
@@ -140,7 +140,7 @@ impl Plan {
         });
         let Fits { max_streams, upper_bound, .. } = Fits::new(board, profile);
         let has_triggers = board.streams.iter().any(|stream| stream.trigger.is_some());
-        let untimed = Timetable::of(&board.streams.iter().collect::<Vec<_>>(), &accelerator).err();
+        let untimed = Timetable::of(&board.streams.iter().collect::<Vec<_>>(), board.models.len()).err();
         Self {
             admitted,
             max_streams,
@@ -199,21 +199,20 @@ fn alike(board: &Board) -> impl Iterator<Item = &Stream> {
 /// Longest response of each stream's frames, from capture to result, and their slack; `None` where they don't
 /// fit for free-running cameras.
 fn at_any_phase(accelerator: &Accelerator, streams: &[&Stream]) -> Option<Vec<(Duration, Duration)>> {
-    let (demands, reserve) = (Demand::all(streams, accelerator)?, accelerator.reserve(streams));
-    let responses = accelerator.responses(&demands).ok()?;
+    let Fit { demands, responses, lead } = accelerator.fit(streams).ok()?;
     let each = streams.iter().zip(&demands).zip(responses).map(|((stream, demand), response)| {
         let slack = Duration::from_nanos(demand.limit.saturating_sub(response));
-        (Demand::travel(stream) + Duration::from_nanos(response.saturating_add(reserve)), slack)
+        (Demand::travel(stream) + Duration::from_nanos(response.saturating_add(lead.time)), slack)
     });
     Some(each.collect())
 }
 
 /// The same by the streams' triggers.
 fn by_trigger(accelerator: &Accelerator, streams: &[&Stream]) -> Option<Vec<(Duration, Duration)>> {
-    let timetable = Timetable::of(streams, accelerator).ok()?;
-    let responses = timetable.responses(accelerator).ok()?;
+    let timetable = Timetable::of(streams, accelerator.models()).ok()?;
+    let (responses, lead) = timetable.responses(accelerator).ok()?;
     let answers = responses.into_iter().zip(streams);
-    Some(answers.map(|(response, stream)| timetable.answer(stream, response)).collect())
+    Some(answers.map(|(response, stream)| trigger::answer(stream, response, lead)).collect())
 }
 
 /// Whether all these streams fit, one way or the other.
@@ -232,7 +231,7 @@ fn max_streams(board: &Board, accelerator: &Accelerator) -> usize {
 /// The most streams like the board's on equal groups whose triggers are evenly spread, and the number of
 /// groups: `G * max n` with the work of n no more than `min(D, P / G)`, less the jitter where that counts.
 fn equal_groups(board: &Board, accelerator: &Accelerator) -> Option<(usize, usize)> {
-    Timetable::of(&board.streams.iter().collect::<Vec<_>>(), accelerator).ok()?;
+    Timetable::of(&board.streams.iter().collect::<Vec<_>>(), board.models.len()).ok()?;
     let period = board.streams.first()?.period;
     let jitter = board.streams.iter().filter_map(|stream| Some(stream.trigger.as_ref()?.jitter)).max()?;
     let most = |groups: usize| {
@@ -259,11 +258,12 @@ fn equal_groups(board: &Board, accelerator: &Accelerator) -> Option<(usize, usiz
 fn upper_bound(board: &Board, profile: &Profile) -> usize {
     // Shares are quotients of whole nanoseconds: far fewer digits than these are lost.
     let capacity = profile.places as f64 + 1e-9;
-    let mut used = 0.0;
+    let (mut used, mut decoding) = (0.0, 0.0);
     alike(board)
         .take_while(|stream| {
             used += share(stream, profile, board.accelerator.max_batch).unwrap_or(f64::INFINITY);
-            used <= capacity
+            decoding += decoding_share(stream, profile);
+            used <= capacity && decoding <= 1.0 + 1e-9
         })
         .count()
 }

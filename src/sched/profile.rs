@@ -3,8 +3,7 @@
 use crate::stream::ModelId;
 use std::time::Duration;
 
-/// Time kept free before a deadline for what is not decoding: the hand-over between threads, and a push into rings
-/// for each frame, measured at a microsecond. Decoding comes on top of it.
+/// Time kept free before a deadline for the hand-over between threads. Decoding and publishing come on top of it.
 pub(super) const TAIL: Duration = crate::cause::BUDGET;
 
 /// Service time of one batch size, pre-processing included, as the executor pays it.
@@ -16,10 +15,10 @@ pub struct Service {
     pub planned: Duration,
 }
 
-/// How long one frame's outputs take to decode, one frame after the other.
+/// How long one frame's outputs take to decode and publish, one frame after the other.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Decoding {
-    /// Of a frame with little to be seen: what batches are made with.
+    /// Of a frame with nothing to be seen: what batches are made with.
     pub usual: Duration,
     /// Of a crowd ([`crate::decode::Decoder::scene`]): what admission keeps free.
     pub most: Duration,

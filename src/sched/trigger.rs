@@ -7,7 +7,7 @@
 //! - What has arrived at an instant is told to the heart before it is asked what to do; the hand-over between
 //!   threads is part of J_g.
 //! - Windows do not touch: o_g + W_g < the next trigger's instant. And 2 * J_g < P.
-//! - Service and the reserve are those of [`super::guarantee`].
+//! - Service and the lead are those of [`super::guarantee`], with stamps in place of arrivals.
 //!
 //! # The gate
 //! Instants are served in the order of their stamps, one after the other, never two in one batch. Each is let
@@ -22,7 +22,7 @@
 //! `F_g = max(max(o_g + W_g, F_before) + w_g, max(o_g + J_g + W_g, F_before) + v_g)`
 //!
 //! (F_before of the first trigger is that of the last, less P). It exists where the sum of w_g is at most P. No
-//! frame misses or is superseded if for every trigger, with D its streams' shortest bound less the reserve,
+//! frame misses or is superseded if for every trigger, with D its streams' shortest bound less the lead,
 //!
 //! `R_g = max(W_g, F_before - o_g) + w_g <= D`, and `J_g + R_g <= depth * P`.
 //!
@@ -32,7 +32,7 @@
 //! instant before without a gap that is not the gate's. By induction over the instants each ends by its F:
 //! a complete one needs w_g, any other at most v_g and s <= T + J_g; one without frames changes nothing. Either
 //! ends no later than max(s + W_g, F_before) + w_g, which is at most R_g after s as s >= T. All deadlines of the
-//! instant are at least s + D + the reserve, so none is missed and no batch is cut. A frame waits no longer than
+//! instant are at least s + D + the lead, so none is missed and no batch is cut. A frame waits no longer than
 //! until T + J_g + R_g, before its stream's frame `depth` later arrives: none is superseded. Every step is a
 //! maximum or a sum of times that grow with service times and numbers of frames: shorter services and missing
 //! frames only make it earlier. With more than one place at the accelerator, batches start in the same order and
@@ -49,7 +49,7 @@
 
 use crate::board::Stream;
 use crate::sched::admission::queue_depth;
-use crate::sched::guarantee::{Accelerator, Demand};
+use crate::sched::guarantee::{Accelerator, Demand, Lead};
 use crate::stream::StreamId;
 use crate::time::{Instant, nanos};
 use std::fmt;
@@ -121,11 +121,10 @@ struct Group<'b> {
     jitter: u64,
     /// From the instant to the arrival of its last frame.
     window: u64,
-    /// Shortest latency bound, and longest response, of its streams.
+    /// Shortest latency bound of its streams.
     bound: u64,
-    limit: u64,
-    /// The member that set the limit, as a position.
-    strictest: usize,
+    /// A member, as a position.
+    first: usize,
     /// Streams of each model.
     counts: Vec<u64>,
 }
@@ -136,16 +135,14 @@ pub(super) struct Timetable<'b> {
     period: u64,
     /// By offset.
     groups: Vec<Group<'b>>,
+    streams: Vec<&'b Stream>,
     /// Each stream's group, as a position.
     member: Vec<usize>,
-    /// What is kept free for decoding and publishing.
-    reserve: u64,
 }
 
 impl<'b> Timetable<'b> {
-    /// The timetable of these streams.
-    pub(super) fn of(streams: &[&'b Stream], accelerator: &Accelerator) -> Result<Self, Untimed> {
-        let (models, reserve) = (accelerator.models(), accelerator.reserve(streams));
+    /// The timetable of these streams, whose models are among `models`.
+    pub(super) fn of(streams: &[&'b Stream], models: usize) -> Result<Self, Untimed> {
         let period = streams.first().map_or(0, |stream| nanos(stream.period));
         let mut groups: Vec<Group<'b>> = Vec::new();
         let mut ids = Vec::with_capacity(streams.len());
@@ -159,19 +156,15 @@ impl<'b> Timetable<'b> {
                 return Err(Untimed::Window(index));
             }
             let bound = nanos(stream.latency_bound);
-            let limit = limit(stream, reserve);
             let id = trigger.id.as_str();
             let at = groups.iter().position(|group| group.id == id).unwrap_or_else(|| {
                 let counts = vec![0; models];
-                groups.push(Group { id, offset, jitter, window: 0, bound, limit, strictest: index, counts });
+                groups.push(Group { id, offset, jitter, window: 0, bound, first: index, counts });
                 groups.len() - 1
             });
             let group = &mut groups[at];
             group.window = group.window.max(jitter.saturating_add(nanos(Demand::travel(stream))));
             group.bound = group.bound.min(bound);
-            if limit < group.limit {
-                (group.limit, group.strictest) = (limit, index);
-            }
             group.counts[stream.model.index()] += 1;
             ids.push(id);
         }
@@ -179,37 +172,47 @@ impl<'b> Timetable<'b> {
         for (index, group) in groups.iter().enumerate() {
             let next = groups.get(index + 1).map_or(period + groups[0].offset, |next| next.offset);
             if group.offset.saturating_add(group.window) >= next {
-                let after = groups[(index + 1) % groups.len()].strictest;
+                let after = groups[(index + 1) % groups.len()].first;
                 return Err(Untimed::Window(after));
             }
         }
         let place = |id: &&str| groups.iter().position(|group| group.id == *id);
         let member = ids.iter().filter_map(place).collect();
-        Ok(Self { period, groups, member, reserve })
-    }
-
-    /// Longest time from a frame's stamp to its result when its batch ends `response` after it, and by how much longer
-    /// it may be.
-    pub(super) fn answer(&self, stream: &Stream, response: u64) -> (Duration, Duration) {
-        let slack = limit(stream, self.reserve).saturating_sub(response);
-        (Duration::from_nanos(response.saturating_add(self.reserve)), Duration::from_nanos(slack))
+        Ok(Self { period, groups, streams: streams.to_vec(), member })
     }
 
     pub(super) fn releases(&self) -> Releases {
         if self.groups.len() == 1 { Releases::Aligned } else { Releases::Groups }
     }
 
-    /// The longest response of each stream's frames from their stamp to the end of their batch, and their limit;
-    /// or the first stream (its position) whose response exceeds it.
-    pub(super) fn responses(&self, accelerator: &Accelerator) -> Result<Vec<u64>, Exceeded> {
+    /// The longest response of each stream's frames from their stamp to the end of their batch, and the lead with which
+    /// none exceeds its limit; or a stream (its position) whose response does.
+    pub(super) fn responses(&self, accelerator: &Accelerator) -> Result<(Vec<u64>, Lead), Exceeded> {
+        let responses = self.ends(accelerator)?;
+        let mut first = None;
+        for lead in accelerator.leads(&self.streams, |decoding| decoding.most) {
+            let limits = self.streams.iter().map(|stream| limit(stream, lead));
+            let mut each = responses.iter().zip(limits).enumerate();
+            let Some((stream, (&response, limit))) = each.find(|(_, (response, limit))| **response > *limit)
+            else {
+                return Ok((responses, lead));
+            };
+            first.get_or_insert(Exceeded { stream, response, limit });
+        }
+        // There is at least one lead.
+        Err(first.unwrap_or(Exceeded { stream: 0, response: 0, limit: 0 }))
+    }
+
+    /// The longest response of each stream's frames.
+    fn ends(&self, accelerator: &Accelerator) -> Result<Vec<u64>, Exceeded> {
         let groups = &self.groups;
         if let Some(group) = groups.iter().find(|group| !runs(accelerator, group)) {
-            return Err(Exceeded { stream: group.strictest, response: u64::MAX, limit: group.limit });
+            return Err(Exceeded { stream: group.first, response: u64::MAX, limit: self.period });
         }
         let work = |group: &Group<'_>| work(accelerator, &group.counts);
         let busy: u64 = groups.iter().map(work).fold(0, u64::saturating_add);
         if busy > self.period {
-            let stream = groups.last().map_or(0, |group| group.strictest);
+            let stream = groups.last().map_or(0, |group| group.first);
             return Err(Exceeded { stream, response: busy, limit: self.period });
         }
         let mut responses = vec![0; groups.len()];
@@ -229,12 +232,7 @@ impl<'b> Timetable<'b> {
                 before = before.saturating_sub(self.period);
             }
         }
-        match groups.iter().zip(&responses).find(|(group, response)| **response > group.limit) {
-            Some((group, &response)) => {
-                Err(Exceeded { stream: group.strictest, response, limit: group.limit })
-            }
-            None => Ok(self.member.iter().map(|&group| responses[group]).collect()),
-        }
+        Ok(self.member.iter().map(|&group| responses[group]).collect())
     }
 
     /// The gate for these streams, whose identities are `ids`, on a board of `streams`.
@@ -258,10 +256,19 @@ impl<'b> Timetable<'b> {
 }
 
 /// Longest response, from a frame's stamp to the end of its batch, with which nothing is late or superseded.
-fn limit(stream: &Stream, reserve: u64) -> u64 {
+fn limit(stream: &Stream, lead: Lead) -> u64 {
     let jitter = stream.trigger.as_ref().map_or(0, |trigger| nanos(trigger.jitter));
     let in_queue = nanos(stream.period).saturating_mul(queue_depth(stream) as u64).saturating_sub(jitter);
-    nanos(stream.latency_bound).saturating_sub(reserve).min(in_queue)
+    let spacing = Demand::spacing(stream).unwrap_or(0);
+    let due = nanos(stream.latency_bound).min(spacing.saturating_mul(lead.frames));
+    due.saturating_sub(lead.time).min(in_queue)
+}
+
+/// Longest time from a frame's stamp to its result when its batch ends `response` after it, and by how much longer
+/// it may be.
+pub(super) fn answer(stream: &Stream, response: u64, lead: Lead) -> (Duration, Duration) {
+    let slack = limit(stream, lead).saturating_sub(response);
+    (Duration::from_nanos(response.saturating_add(lead.time)), Duration::from_nanos(slack))
 }
 
 /// A response that is too long. In nanoseconds.
