@@ -88,16 +88,19 @@ fn main() -> Fallible<()> {
     for load in LOADS {
         let mut met = vec![Vec::new(); names.len()];
         let (mut against, mut ledger, mut within) = (Vec::new(), Ledger::default(), 0);
-        for _ in 0..rounds {
+        for round in 0..rounds {
             let (rate, _) = capacity(&board, seconds / 2)?.models[0];
             let streams = ((rate * load / FPS).floor() as usize).max(1);
             let fps = rate * load / streams as f64;
-            for (index, met) in met.iter_mut().enumerate() {
+            // Each has each place among the others: a machine that tires, tires for all.
+            for index in (0..names.len()).map(|turn| (turn + round) % names.len()) {
                 let in_time = match index {
                     0 => {
                         let probe = ours(&own, &plan, streams, fps / FPS, seconds)?;
                         ledger.add(&probe.ledger);
                         within += usize::from(probe.latency.p99.is_some_and(|p99| p99 <= BOUND));
+                        let (beside, _) = capacity(&board, seconds / 2)?.models[0];
+                        against.push(probe.rate() / f64::midpoint(rate, beside));
                         probe.rate()
                     }
                     _ => {
@@ -105,9 +108,8 @@ fn main() -> Fallible<()> {
                         baseline(&board, streams, fps, seconds, largest, index % 2 == 0)?
                     }
                 };
-                met.push(in_time);
+                met[index].push(in_time);
             }
-            against.push(met[0][met[0].len() - 1] / rate);
         }
         println!("offered {load} of capacity: ours / bare loop {}", spread(&mut against));
         let medians: Vec<f64> = met.iter_mut().map(|met| median(met)).collect();

@@ -139,7 +139,7 @@ enum RawDecoder {
         /// Of two boxes of one class that overlap by more than this, the lower score goes.
         #[schemars(range(min = 0.0, max = 1.0))]
         iou_threshold: f32,
-        /// Most candidates looked at, best first.
+        /// Most candidates looked at, best first. A guarantee keeps free the time to decode as many.
         #[serde(default = "candidates")]
         #[schemars(range(min = 1, max = 4096))]
         candidates: u32,
@@ -156,7 +156,7 @@ enum RawDecoder {
         /// Of two boxes of one class that overlap by more than this, the lower score goes.
         #[schemars(range(min = 0.0, max = 1.0))]
         iou_threshold: f32,
-        /// Most candidates looked at, best first.
+        /// Most candidates looked at, best first. A guarantee keeps free the time to decode as many.
         #[serde(default = "candidates")]
         #[schemars(range(min = 1, max = 4096))]
         candidates: u32,

@@ -227,8 +227,8 @@ impl Accelerator {
         Self { services: services.collect(), decodings: decodings.collect() }
     }
 
-    /// The leads that these streams may be planned with where a frame takes as long to decode as `time` says; the first is
-    /// that of their deadlines themselves.
+    /// The leads that these streams may be planned with where a frame takes as long to decode as `time` says; at least one,
+    /// the first with as many frames as there can be, or as may wait.
     pub(super) fn leads(
         &self,
         streams: &[&Stream],
@@ -236,7 +236,8 @@ impl Accelerator {
     ) -> impl Iterator<Item = Lead> {
         let most = streams.iter().map(|stream| Demand::outstanding(stream)).max().unwrap_or(1);
         let takes_time = self.decodings.iter().any(|decoding| !time(decoding).is_zero());
-        let least = if takes_time { 1 } else { most };
+        // Where it takes none, fewer frames would only be due sooner.
+        let (least, most) = if takes_time { (1, most.min(MAX_DEPTH as u64)) } else { (most, most) };
         (least..=most).rev().map(move |frames| {
             let each = streams.iter().map(|stream| {
                 let models = [Some(stream.model), stream.watch.cheaper_model].into_iter().flatten();
