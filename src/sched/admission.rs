@@ -244,7 +244,9 @@ impl Schedule {
     pub fn overcommitted_for_measuring(board: &Board, mut profile: Profile) -> Self {
         profile.provisional = true;
         let all: Vec<&Stream> = board.streams.iter().collect();
-        let critical = Critical::new(board, &profile, &all);
+        // Of what is offered only so many can be served, as on a board that is admitted.
+        let (lacks, _) = by_share(board, &profile);
+        let critical = Critical::new(board, &profile, &served(board, &lacks));
         let timetable = Timetable::of(&all, board.models.len());
         let releases = timetable.map(|timetable| timetable.releases()).unwrap_or_default();
         let none = vec![None; board.streams.len()];
