@@ -358,8 +358,7 @@ impl Schedule {
     }
 
     /// Time from the end of a batch to its last result, where frames are as usual.
-    #[must_use]
-    pub fn tail(&self, model: ModelId, jobs: u16) -> Duration {
+    pub(super) fn tail(&self, model: ModelId, jobs: u16) -> Duration {
         self.profile.tail(model, jobs)
     }
 
@@ -420,13 +419,15 @@ impl Critical {
             let all: Vec<Option<Demand>> = all.collect();
             let demands: Vec<Demand> = all.iter().flatten().copied().collect();
             let complete = demands.len() == all.len();
-            let certain = complete.then(|| accelerator.reserves(&demands, one, full)).flatten();
-            let reserves = certain.clone().unwrap_or_else(|| accelerator.hopes(&demands));
-            (certain.is_some(), reserves, all)
+            match complete.then(|| accelerator.reserves(&demands, one, full)).flatten() {
+                Some(reserves) => (true, reserves, all),
+                None => (false, accelerator.hopes(&demands), all),
+            }
         });
         // The first with which they are certain, else the first: there is one.
-        let best = tries.reduce(|best, next| if best.0 || !next.0 { best } else { next });
-        let (certain, reserves, all) = best.unwrap_or_default();
+        let mut tries = tries.peekable();
+        let first = tries.peek().cloned();
+        let (certain, reserves, all) = tries.find(|&(certain, ..)| certain).or(first).unwrap_or_default();
         let (mut reserves, mut all) = (reserves.into_iter(), all.into_iter());
         let reserves = board.streams.iter().map(|stream| {
             let demand = if is_critical(&stream) { all.next()? } else { return None };

@@ -10,7 +10,8 @@
 //! f(0) = now,   f(j) = min over i in j-B..j-1 of  max(f(i), r_j) + l(j - i)   that is at most d_(i+1)
 //! ```
 //!
-//! is the earliest end of the first j jobs with every deadline met (less the time to decode the batch's results), and its first step is what to do now: start
+//! is the earliest end of the first j jobs with every deadline met (less the time to decode the batch's results), and its
+//! first step is what to do now: start
 //! a batch of so many, or wait for its last member. But where everything foreseen can be met even if what waits
 //! starts at once, it does: nothing is waited for without need. Where no such plan exists, its longest part
 //! that covers what waits is followed; without even that (overload) all that waits starts, as it does where
@@ -249,7 +250,9 @@ impl Gather {
         self.slots.sort_unstable_by_key(|slot| slot.deadline);
         let waiting = self.slots.len();
         let cap = self.services.len();
-        if waiting >= cap && now_nanos + self.services[cap - 1] + self.tail(cap) <= self.slots[0].deadline {
+        if waiting >= cap
+            && now_nanos + self.services[cap - 1] + self.decoding_of(cap) <= self.slots[0].deadline
+        {
             // No plan ends the first B jobs earlier than one full batch now.
             return Step::Start(cap);
         }
@@ -327,7 +330,7 @@ impl Gather {
     fn nothing_is_lost(&mut self, now: u64, waiting: usize) -> bool {
         let first = waiting.min(self.services.len());
         let end = now.saturating_add(self.services[first - 1]);
-        end + self.tail(first) <= self.slots[0].deadline && {
+        end + self.decoding_of(first) <= self.slots[0].deadline && {
             self.ends_from(end, first);
             self.ends.last().is_some_and(|end| end.at != u64::MAX)
         }
@@ -360,7 +363,7 @@ impl Gather {
     }
 
     /// How long the results of so many jobs take to decode.
-    const fn tail(&self, jobs: usize) -> u64 {
+    const fn decoding_of(&self, jobs: usize) -> u64 {
         self.decoding * jobs as u64
     }
 
