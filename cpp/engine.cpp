@@ -288,6 +288,7 @@ Built Network::build(const BuildOptions &options, [[maybe_unused]] const Progres
         fail(logger().reason("TensorRT's builder does not start"));
     }
     allow_types(*config, options.half, options.quantized);
+    own_kernels_only(*config);
     config->setMemoryPoolLimit(nvinfer1::MemoryPoolType::kWORKSPACE, options.workspace);
     if (options.level >= 0 && !set_level(*config, options.level)) {
         fail("this version of TensorRT has no optimization levels");

@@ -62,6 +62,19 @@ inline void allow_types([[maybe_unused]] nvinfer1::IBuilderConfig &config, [[may
 #endif
 }
 
+// TensorRT's own kernels only. Before 10, cuBLAS's and cuDNN's are candidates too: whoever runs the plan then has to have
+// both libraries, and a board has to give them some hundred MiB of the memory that it shares with its GPU.
+inline void own_kernels_only([[maybe_unused]] nvinfer1::IBuilderConfig &config) {
+#if !OCELLI_RTX && OCELLI_TENSORRT < 1000
+    using Source = nvinfer1::TacticSource;
+    nvinfer1::TacticSources sources = config.getTacticSources();
+    for (const Source source : {Source::kCUBLAS, Source::kCUBLAS_LT, Source::kCUDNN}) {
+        sources &= ~(1U << static_cast<std::uint32_t>(source));
+    }
+    config.setTacticSources(sources);
+#endif
+}
+
 inline bool set_level([[maybe_unused]] nvinfer1::IBuilderConfig &config, [[maybe_unused]] std::int32_t level) {
 #if OCELLI_RTX || OCELLI_TENSORRT >= 806
     config.setBuilderOptimizationLevel(level);

@@ -32,7 +32,7 @@ fn no_allocation_for_a_frame_on_tensorrt() {
     board.accelerator.backend = BackendSpec::TensorRt {
         device: 0,
         engine_cache: plans.folder().to_owned(),
-        contexts: 2,
+        contexts: plans.contexts,
         dla: Vec::new(),
         build_plans: false,
     };
@@ -40,7 +40,7 @@ fn no_allocation_for_a_frame_on_tensorrt() {
     let frame_bytes = 64 * 48 * 3;
     let settings = Settings {
         device: 0,
-        lanes: 2,
+        lanes: plans.contexts,
         dla: &[],
         max_batch: plans.max_batch,
         cache: plans.folder(),

@@ -209,7 +209,8 @@ def parts(folder, mebibytes):
     for old in folder.parent.glob(f"{folder.name}.part-*"):
         old.unlink()
     cut = ["split", f"--bytes={mebibytes}M", "--numeric-suffixes", "--suffix-length=3", "-", f"{folder}.part-"]
-    packed = ["tar", "--create", "--gzip", f"--directory={folder.parent}", folder.name]
+    # On all processors, in blocks that are unpacked on all too.
+    packed = ["tar", "--create", "--use-compress-program=xz -T0 -3", f"--directory={folder.parent}", folder.name]
     with subprocess.Popen(packed, stdout=subprocess.PIPE) as archive:
         done = subprocess.run(cut, stdin=archive.stdout, check=False)
     if archive.returncode != 0 or done.returncode != 0:
@@ -217,7 +218,7 @@ def parts(folder, mebibytes):
     count = len(list(folder.parent.glob(f"{folder.name}.part-*")))
     say(
         f"{folder}.part-000 and on: {count} files of at most {mebibytes} MiB. With all of them in one folder there: "
-        f"cat {folder.name}.part-* | tar --extract --gzip, then scripts/gpu-test --prebuilt {folder.name}"
+        f"cat {folder.name}.part-* | xz -dc -T0 | tar --extract, then scripts/gpu-test --prebuilt {folder.name}"
     )
     return count
 

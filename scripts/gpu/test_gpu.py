@@ -3,10 +3,12 @@
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import tempfile
 import time
 import unittest
+from unittest import mock
 
 from machine import Failed, TensorRt, parts
 from steps import Beside, Run, Skipped, decode_us, idle_share, served, verdict
@@ -48,8 +50,23 @@ class Steps(unittest.TestCase):
         self.assertEqual(verdict(run.rows), 1)
 
     def test_batches_are_small_where_plans_take_long(self):
-        sizes = [Run(*of).max_batch() for of in [(H100, None, {}, NEW), (H100, None, {}, OLD), (ORIN, None, {}, NEW)]]
-        self.assertEqual(sizes, [64, 16, 8])
+        runs = [Run(*of) for of in [(H100, None, {}, NEW), (H100, None, {}, OLD), (ORIN, None, {}, NEW)]]
+        self.assertEqual([(run.max_batch(), run.contexts()) for run in runs], [(64, 2), (4, 1), (8, 1)])
+
+    def test_who_ends_it_ends_what_it_runs(self):
+        process = None
+        communicate = subprocess.Popen.communicate
+
+        def interrupted(started, *arguments, **named):
+            nonlocal process
+            if process is None:
+                process = started
+                raise KeyboardInterrupt
+            return communicate(started, *arguments, **named)
+
+        with mock.patch.object(subprocess.Popen, "communicate", interrupted), self.assertRaises(KeyboardInterrupt):
+            Run(H100, None, {**os.environ}).call(["sleep", "600"], 60)
+        self.assertEqual(process.returncode, -signal.SIGKILL)
 
     def test_boards_share_a_folder_of_plans(self):
         with tempfile.TemporaryDirectory() as work:
@@ -57,7 +74,7 @@ class Steps(unittest.TestCase):
             texts = [run.board(*of).read_text() for of in [("detector", 33.3), ("light_resnet50", 16.7, 3)]]
         for text in texts:
             self.assertIn(f'engine_cache = "{run.engines}"', text)
-            self.assertIn("max_batch = 16", text)
+            self.assertIn("max_batch = 4", text)
 
 
 def frame(captured, queue, service, decode):
@@ -102,14 +119,14 @@ class Pack(unittest.TestCase):
         with tempfile.TemporaryDirectory() as work:
             folder = pathlib.Path(work) / "pack"
             folder.mkdir()
-            # Nothing that gzip makes smaller.
+            # Nothing that xz makes smaller.
             random = os.urandom(5 << 19)
             (folder / "file").write_bytes(random)
             (folder.parent / "pack.part-007").write_text("of the time before")
             self.assertEqual(parts(folder, 1), 3)
             there = pathlib.Path(work) / "there"
             there.mkdir()
-            together = f"cat '{folder}'.part-* | tar --extract --gzip --directory '{there}'"
+            together = f"cat '{folder}'.part-* | tar --extract --xz --directory '{there}'"
             subprocess.run(["bash", "-c", together], check=True)
             self.assertEqual((there / "pack" / "file").read_bytes(), random)
 
