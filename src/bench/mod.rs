@@ -7,8 +7,8 @@
 //! measured in the same session: what no scheduler can exceed, what admission guarantees, and what a bare loop
 //! over the same backend computes.
 //!
-//! A run whose sources alone were late ([`Punctuality`]) says something about the machine and nothing about
-//! the board: it is repeated, and where that does not help, there is no result.
+//! A run that is not in time and whose sources alone were late ([`Punctuality`]) says something about the machine and
+//! nothing about the board: it is repeated, and where that does not help, there is no result.
 
 mod bare;
 pub mod chart;

@@ -34,7 +34,7 @@ fn carried(found: &Found) -> Option<f64> {
     let confirmed = found
         .probes
         .iter()
-        .filter(|probe| probe.offer.streams == streams && probe.confirmation && probe.punctuality.is_valid());
+        .filter(|probe| probe.offer.streams == streams && probe.confirmation && probe.is_valid());
     let mut rates: Vec<f64> = confirmed.map(Probe::rate).collect();
     if rates.is_empty() {
         rates.push(headline(found).map_or(0.0, Probe::rate));
@@ -74,7 +74,7 @@ pub fn to_json(board: &Board, settings: &Settings, found: &Found, at: &Circumsta
             "efficiency": rounded(probe.rate() / limits.bare.rate(board)),
             "critical_missed": probe.critical.total(),
             "critical_missed_by": causes(&probe.critical),
-            "valid": probe.punctuality.is_valid(),
+            "valid": probe.is_valid(),
         })
     });
     let versions: Map<String, Value> =
@@ -117,7 +117,7 @@ fn probe_json(probe: &Probe) -> Value {
         "rate": rounded(probe.offer.rate),
         "seconds": rounded(probe.time.as_secs_f64()),
         "confirmation": probe.confirmation,
-        "valid": probe.punctuality.is_valid(),
+        "valid": probe.is_valid(),
         "sources_late": rounded(probe.punctuality.share()),
         "passed": probe.passed,
         "captured": probe.ledger.captured,
@@ -198,7 +198,7 @@ pub fn table(board: &Board, settings: &Settings, found: &Found, at: &Circumstanc
         if probe.critical.total() > 0 {
             let _ = write!(text, " {causes}");
         }
-        if !probe.punctuality.is_valid() {
+        if !probe.is_valid() {
             text.push_str(" (the sources were late: not to be relied on)");
         }
     }
@@ -227,13 +227,14 @@ pub fn line(probe: &Probe) -> String {
             None => write!(text, " {:>9}", "lost"),
         };
     }
-    text.push_str(match (probe.punctuality.is_valid(), probe.passed) {
+    text.push_str(match (probe.is_valid(), probe.passed) {
         (false, _) => "  invalid: ",
         (true, true) => "  in time",
         (true, false) => "  not in time",
     });
     if !probe.punctuality.is_valid() {
-        let _ = write!(text, "sources late for {:.3} %", probe.punctuality.share() * 100.0);
+        let also = if probe.is_valid() { ", " } else { "" };
+        let _ = write!(text, "{also}sources late for {:.3} %", probe.punctuality.share() * 100.0);
     }
     if probe.confirmation {
         text.push_str(" (confirmation)");

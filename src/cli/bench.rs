@@ -1,5 +1,6 @@
 //! `ocelli bench`: how many streams like the board's are in time.
 
+use crate::cli::plan::millis;
 use crate::cli::run::{ask_realtime, open_backend, open_pool, seconds, stay_shallow, verify, versions};
 use crate::cli::{Exit, Failure, say};
 use clap::{Args, ValueEnum};
@@ -19,6 +20,9 @@ pub(super) struct Bench {
     /// The share of all captured frames, and of each stream's, that must be in time.
     #[arg(long, value_enum, default_value = "p99.9")]
     percentile: PercentileName,
+    /// Measure as if all streams had this latency bound in milliseconds.
+    #[arg(long, value_name = "MS", value_parser = millis)]
+    bound: Option<Duration>,
     /// When frames are released.
     #[arg(long, value_enum, default_value = "staggered")]
     releases: ReleasesName,
@@ -41,7 +45,7 @@ pub(super) struct Bench {
     /// need it.
     #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "5")]
     profile_for: Duration,
-    /// Times that a run is repeated whose sources alone were late.
+    /// Times that a run is repeated that was not in time while its sources alone were late.
     #[arg(long, value_name = "TIMES", default_value_t = 3)]
     retries: usize,
     /// Try no more streams than this.
@@ -126,7 +130,10 @@ impl From<Trouble> for Stopped {
 
 impl Bench {
     pub(super) fn act(self) -> Result<(), Failure> {
-        let board = Board::load(&self.board)?;
+        let mut board = Board::load(&self.board)?;
+        for stream in &mut board.streams {
+            stream.latency_bound = self.bound.unwrap_or(stream.latency_bound);
+        }
         board.warnings.iter().for_each(|warning| log::warn!("{warning}"));
         verify(&board)?;
         let chart = self.chart.as_deref().map(create).transpose()?;

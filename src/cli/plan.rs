@@ -46,7 +46,7 @@ enum Format {
 /// The longest bound and period that a board may have.
 const LONGEST: f64 = 3_600_000.0;
 
-fn millis(text: &str) -> Result<Duration, String> {
+pub(super) fn millis(text: &str) -> Result<Duration, String> {
     match text.parse::<f64>() {
         Ok(ms) if ms > 0.001 && ms <= LONGEST => Ok(Duration::from_secs_f64(ms / 1e3)),
         _ => Err(format!("{text:?} is not a time in milliseconds; say for example 100 or 33.3")),
