@@ -459,7 +459,9 @@ impl Accelerator {
                 rooms.min().unwrap_or(Some(u64::MAX)).unwrap_or(0)
             };
             let certain = reserves.iter().all(|reserve| reserve.clear <= reserve.target);
-            let score = [room(1).min(one), room(2).min(2 * full), room(1).min(full)];
+            // Room that takes none of their batches is none.
+            let slow = if room(2) < 2 * one { 0 } else { room(2).min(2 * full) };
+            let score = [room(1).min(one), slow, room(1).min(full)];
             certain.then_some((score, reserves))
         });
         // Of equals the first.
