@@ -323,14 +323,14 @@ fn crowded(releases: bench::Releases, streams: usize) -> (f64, usize) {
 /// accelerator could compute that many frames or not.
 #[test]
 fn too_many_cameras_cost_no_critical_frame_and_nearly_no_throughput() {
-    for (releases, fit) in [(bench::Releases::Staggered, 52), (bench::Releases::Aligned, 60)] {
+    for (releases, fit) in [(bench::Releases::Staggered, 52), (bench::Releases::Aligned, 62)] {
         let (carried, _) = crowded(releases, fit);
         assert!(carried >= 0.999 * fit as f64 / PERIOD.as_secs_f64(), "{fit} {releases:?} fit: {carried}");
         for streams in [56, 64, 72, 78, 96, 104, 128].into_iter().filter(|&streams| streams > fit) {
             let (met, missed) = crowded(releases, streams);
             assert!(met >= 0.95 * carried, "{releases:?} {streams}: {met} of {carried} frames a second");
             // Before the first miss nothing says that so few are too many.
-            let allowed = if streams < 72 { 20 } else { 0 };
+            let allowed = if streams < 72 { 2 } else { 0 };
             assert!(missed <= allowed, "{releases:?} {streams}: {missed} critical frames missed");
         }
     }
