@@ -60,9 +60,7 @@ pub fn svg(board: &Board, found: &Found) -> String {
     let most = found.streams.map_or(usize::MAX, |streams| (streams * 13).div_ceil(10).max(2));
     let mut points: BTreeMap<usize, &Probe> = BTreeMap::new();
     for probe in &found.probes {
-        let fits = probe.is_valid()
-            && (probe.offer.rate - 1.0).abs() < 1e-9
-            && probe.offer.streams <= most;
+        let fits = probe.is_valid() && (probe.offer.rate - 1.0).abs() < 1e-9 && probe.offer.streams <= most;
         if fits {
             // Later and longer runs say more.
             points.insert(probe.offer.streams, probe);
