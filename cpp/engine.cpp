@@ -288,7 +288,9 @@ Built Network::build(const BuildOptions &options, [[maybe_unused]] const Progres
         fail(logger().reason("TensorRT's builder does not start"));
     }
     allow_types(*config, options.half, options.quantized);
-    own_kernels_only(*config);
+    if (!own_kernels_only(*config)) {
+        fail(logger().reason("TensorRT does not build without cuBLAS and cuDNN"));
+    }
     config->setMemoryPoolLimit(nvinfer1::MemoryPoolType::kWORKSPACE, options.workspace);
     if (options.level >= 0 && !set_level(*config, options.level)) {
         fail("this version of TensorRT has no optimization levels");

@@ -62,16 +62,18 @@ inline void allow_types([[maybe_unused]] nvinfer1::IBuilderConfig &config, [[may
 #endif
 }
 
-// TensorRT's own kernels only. Before 10, cuBLAS's and cuDNN's are candidates too: whoever runs the plan then has to have
-// both libraries, and a board has to give them some hundred MiB of the memory that it shares with its GPU.
-inline void own_kernels_only([[maybe_unused]] nvinfer1::IBuilderConfig &config) {
+// TensorRT's own kernels only. Before 10, cuBLAS's and cuDNN's are candidates too: whoever runs the plan then has to
+// have both libraries, and a board has to give them some hundred MiB of the memory that it shares with its GPU.
+inline bool own_kernels_only([[maybe_unused]] nvinfer1::IBuilderConfig &config) {
 #if !OCELLI_RTX && OCELLI_TENSORRT < 1000
     using Source = nvinfer1::TacticSource;
     nvinfer1::TacticSources sources = config.getTacticSources();
     for (const Source source : {Source::kCUBLAS, Source::kCUBLAS_LT, Source::kCUDNN}) {
         sources &= ~(1U << static_cast<std::uint32_t>(source));
     }
-    config.setTacticSources(sources);
+    return config.setTacticSources(sources);
+#else
+    return true;
 #endif
 }
 

@@ -115,6 +115,17 @@ fn an_accelerator_slower_than_the_bound_serves_none() {
 }
 
 #[test]
+fn another_bound_is_measured_on_request() {
+    // A batch takes 30 ms, and the board's bound is 20.
+    let asked =
+        ["--format", "json", "--percentile", "p99", "--bound", "5000", "--most", "1", "--no-overload"];
+    let (exit, out, log) = Desk::new(30, 20, "").bench(&asked);
+    assert_eq!(exit, Some(0), "{log}");
+    let found = json(&out);
+    assert_eq!((&found["streams"], &found["bound_us"]), (&1.into(), &5_000_000.into()), "{out}");
+}
+
+#[test]
 fn late_sources_make_a_run_invalid_not_low() {
     // Each source sleeps over four releases.
     let desk = Desk::new(0, 5000, "faults = { stall_at = 4, stall_ms = 220 }");

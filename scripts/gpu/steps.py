@@ -1,5 +1,6 @@
 """The steps of scripts/gpu-test."""
 
+import contextlib
 import json
 import os
 import re
@@ -21,6 +22,8 @@ PREPROCESS_US = 30.0
 MOST_STREAMS = 256
 
 MODELS = {"detector": "models/person-ssdlite.fp16.toml", "light_resnet50": "tests/data/light_resnet50.toml"}
+# And what golden answers are asked of.
+PLANS = {**MODELS, "golden": "models/person-ssdlite.fp32.toml"}
 NETWORKS = {"detector": "models/person-ssdlite.fp32.onnx", "light_resnet50": "tests/data/light_resnet50.onnx"}
 BOUNDS = [33.3, 16.7]
 
@@ -70,10 +73,16 @@ def reason(text):
 
 
 def end(process):
-    """Kills it and whatever it has started; what it has said meanwhile."""
-    os.killpg(process.pid, signal.SIGKILL)
-    out, errors = process.communicate()
-    return errors + out
+    """Kills it and whatever it has started; the last of what it has said."""
+    # Once it was waited for, its number may be another's.
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    try:
+        out, errors = process.communicate(timeout=10)
+    except subprocess.TimeoutExpired:
+        return "killed, and it does not end: stuck in the driver?\n"
+    return errors[-2000:] + out[-2000:]
 
 
 def last_line(text):
@@ -126,6 +135,7 @@ class Run:
         self.work = work
         # Of all steps and tests: each plan is built once.
         self.engines = engines or (work and work / "engines")
+        self.keeps = engines is not None
         self.environment = environment
         self.programs = {}
         self.benches = {}
@@ -151,7 +161,7 @@ class Run:
         try:
             out, errors = started.communicate(timeout=max(min(limit, rest), 1))
         except subprocess.TimeoutExpired as why:
-            sys.stderr.write(end(started)[-2000:])
+            sys.stderr.write(end(started))
             if rest < limit:
                 raise Skipped(f"the {BUDGET} s of all steps were over after {max(rest, 1):.0f} s of this one") from why
             raise Failed(f"took longer than {limit} s") from why
@@ -174,9 +184,13 @@ class Run:
             if test not in self.programs or (only and test not in only):
                 continue
             command = [*before, self.programs[test], name, "--nocapture", "--test-threads=1"]
-            shared = {"ENGINES": self.engines, "MAX_BATCH": self.max_batch(), "CONTEXTS": self.contexts()}
-            shared = {f"OCELLI_GPU_{name}": str(value) for name, value in shared.items()}
-            out, errors = self.call(command, limit, {"OCELLI_GPU": "1", **shared})
+            told = {
+                "OCELLI_GPU": "1",
+                "OCELLI_GPU_ENGINES": str(self.engines),
+                "OCELLI_GPU_MAX_BATCH": str(self.max_batch()),
+                "OCELLI_GPU_CONTEXTS": str(self.contexts()),
+            }
+            out, errors = self.call(command, limit, told)
             if "SKIPPED" in out + errors:
                 raise Failed(f"{test}: {last_line(out)}: a test left the device out")
             passed += sum(int(count) for count in re.findall(r"test result: ok\. (\d+) passed", out))
@@ -186,8 +200,8 @@ class Run:
         return passed, said
 
     def builds_fast(self):
-        """Plans are to be built within the time of all steps. Before TensorRT 10 each batch size of each context takes a
-        profile, and TensorRT 8.5.3 took longer than 150 s beside an H100 for either network with four of them."""
+        """Plans are to be built within the time of all steps. Before TensorRT 10 each batch size of each context takes
+        a profile: TensorRT 8.5.3 took longer than 150 s beside an H100 for either network with four of them."""
         return self.library is None or self.library.shares_profiles()
 
     def contexts(self):
@@ -202,7 +216,7 @@ class Run:
     def board(self, model, bound, streams=1, fps=30):
         """A board file; half of its streams half a period later."""
         path = self.work / f"{model}-{bound}-{streams}x{fps}.toml"
-        manifest = ROOT / MODELS[model]
+        manifest = ROOT / PLANS[model]
         text = BOARD.format(
             cache=self.engines, contexts=self.contexts(), max_batch=self.max_batch(), manifest=manifest
         )
@@ -255,8 +269,8 @@ class Run:
 
     def engine(self, model):
         board = self.board(model, BOUNDS[0])
-        # What a slow builder leaves no time for is for another run, with the plans that this one has kept.
-        self.ocelli(["engine", "build", board], 150 if self.builds_fast() else BUDGET)
+        # Where plans are kept, a slow builder may take all the time: the other steps are another run's.
+        self.ocelli(["engine", "build", board], BUDGET if self.keeps and not self.builds_fast() else 150)
         out, errors = self.ocelli(["engine", "verify", board], 60)
         return last_line(out or errors), {}
 
@@ -375,13 +389,13 @@ class Run:
             "kernels": self.kernels,
             "memcheck": lambda: self.sanitizer("memcheck"),
             "racecheck": lambda: self.sanitizer("racecheck"),
+            "preprocess": self.preprocess,
+            # The smallest network first: what goes wrong everywhere is seen soon.
+            "conformance": self.conformance,
         }
-        # The smallest network first: what goes wrong everywhere is seen soon.
-        steps["conformance"] = self.conformance
-        for model in MODELS:
+        for model in PLANS:
             steps[f"engine-{model}"] = lambda model=model: self.engine(model)
-        steps |= {"golden": self.golden, "copies": self.copies}
-        steps |= {"allocations": self.allocations, "preprocess": self.preprocess}
+        steps |= {"golden": self.golden, "copies": self.copies, "allocations": self.allocations}
         for model in MODELS:
             for bound in BOUNDS:
                 steps[f"bench-{model}-{bound}"] = lambda model=model, bound=bound: self.bench(model, bound)

@@ -8,7 +8,8 @@
 //! over the same backend computes.
 //!
 //! A run that is not in time and whose sources alone were late ([`Punctuality`]) says something about the machine and
-//! nothing about the board: it is repeated, and where that does not help, there is no result.
+//! nothing about the board: it is repeated, and where that does not help, there is no result. One that is in time all
+//! the same counts: what comes late or not at all is counted against it.
 
 mod bare;
 pub mod chart;
@@ -107,7 +108,7 @@ pub struct Settings {
     pub confirmation: Option<Duration>,
     /// Time for the service times, and again for the bare loop.
     pub profile: Duration,
-    /// Runs that may be repeated because the sources were late, each up to this many times.
+    /// Runs that may be repeated because they were not in time and the sources were late, each up to this many times.
     pub retries: usize,
     /// No more streams than this.
     pub most: usize,

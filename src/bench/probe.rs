@@ -93,8 +93,8 @@ pub struct Probe {
 }
 
 impl Probe {
-    /// Whether it says something about the board. What sources release late counts against a run, from its stamp on, and
-    /// what they leave out is lost: one that is in time all the same is.
+    /// Whether it says something about the board. What sources release late counts against a run, from its stamp on,
+    /// and what they leave out is lost: one that is in time all the same does.
     #[must_use]
     pub fn is_valid(&self) -> bool {
         self.passed || self.punctuality.is_valid()
@@ -133,7 +133,7 @@ impl<E: From<Trouble>> Runs<'_, E> {
         self.valid(offer, false)
     }
 
-    /// A run, repeated while its sources are late.
+    /// A run, repeated while it is not in time and its sources are late.
     fn valid(&mut self, offer: Offer, confirmation: bool) -> Result<Probe, E> {
         let board = like(self.template, offer, self.settings);
         let time = self.time(&board, confirmation);

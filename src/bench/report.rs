@@ -74,7 +74,7 @@ pub fn to_json(board: &Board, settings: &Settings, found: &Found, at: &Circumsta
             "efficiency": rounded(probe.rate() / limits.bare.rate(board)),
             "critical_missed": probe.critical.total(),
             "critical_missed_by": causes(&probe.critical),
-            "valid": probe.is_valid(),
+            "valid": probe.punctuality.is_valid(),
         })
     });
     let versions: Map<String, Value> =
@@ -198,7 +198,7 @@ pub fn table(board: &Board, settings: &Settings, found: &Found, at: &Circumstanc
         if probe.critical.total() > 0 {
             let _ = write!(text, " {causes}");
         }
-        if !probe.is_valid() {
+        if !probe.punctuality.is_valid() {
             text.push_str(" (the sources were late: not to be relied on)");
         }
     }
@@ -277,6 +277,34 @@ fn rounded(x: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bench::{Offer, Punctuality};
+    use crate::stats::Ledger;
+
+    #[test]
+    fn late_sources_spoil_a_run_unless_it_is_in_time_all_the_same() {
+        let probe = |passed, late| Probe {
+            offer: Offer { streams: 2, rate: 1.0 },
+            time: Duration::from_secs(1),
+            confirmation: false,
+            punctuality: Punctuality { releases: 1000, late },
+            passed,
+            ledger: Ledger { captured: 1000, met: 1000, ..Ledger::default() },
+            worst_stream: 1.0,
+            latency: Quantiles { p50: None, p99: None, p99_9: None, max: None },
+            offered: 60.0,
+            critical: Missed::default(),
+        };
+        for (passed, late, valid, said) in [
+            (true, 0, true, "  in time"),
+            (false, 0, true, "  not in time"),
+            (true, 2, true, "  in time, sources late for 0.200 %"),
+            (false, 2, false, "  invalid: sources late for 0.200 %"),
+        ] {
+            let probe = probe(passed, late);
+            assert_eq!(probe.is_valid(), valid, "{said}");
+            assert!(line(&probe).ends_with(said), "{}", line(&probe));
+        }
+    }
 
     #[test]
     fn missed_frames_are_told_by_cause_and_by_reason() {

@@ -433,8 +433,8 @@ impl Accelerator {
     }
 
     /// For critical streams, what theorem 2 lets others do: of the targets that are tried those that leave room
-    /// for a batch of `one`, then for one of `full` where everything takes twice as long as planned, then
-    /// otherwise. `None` where the streams are not certain to be in time even alone.
+    /// for a batch of `one`, then for one of `full` where everything takes twice as long as planned (for less than
+    /// one of `one` it is none), then otherwise. `None` where the streams are not certain to be in time even alone.
     pub(super) fn reserves(&self, demands: &[Demand], one: u64, full: u64) -> Option<Vec<Reserve>> {
         let worst = |model, all: &[u64], passers: &[u64]| self.worst(model, all, passers);
         // Long targets are lenient to others, and let more frames of a stream pile up: with each of these one
@@ -459,7 +459,7 @@ impl Accelerator {
                 rooms.min().unwrap_or(Some(u64::MAX)).unwrap_or(0)
             };
             let certain = reserves.iter().all(|reserve| reserve.clear <= reserve.target);
-            // Room that takes none of their batches is none.
+            // What takes no batch then is no reason to leave less room for them as planned.
             let slow = if room(2) < 2 * one { 0 } else { room(2).min(2 * full) };
             let score = [room(1).min(one), slow, room(1).min(full)];
             certain.then_some((score, reserves))
