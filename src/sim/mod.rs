@@ -106,8 +106,8 @@ pub fn service_of(board: &Board) -> Option<Settings> {
 }
 
 /// The exact profile of a simulated accelerator: no measurement, the longest time that a batch can take
-/// while the scenario leaves it alone, and [`PUBLISHING`] for each frame's results. Provisional, so that admission goes by utilisation: scenarios are there
-/// to go beyond what is guaranteed.
+/// while the scenario leaves it alone, and [`PUBLISHING`] for each frame's results. Provisional, so that admission goes
+/// by utilisation: scenarios are there to go beyond what is guaranteed.
 #[must_use]
 pub fn profile(board: &Board, service: &Settings) -> Profile {
     let table = (1..=board.accelerator.max_batch).map(|jobs| {
