@@ -9,8 +9,8 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 /// Frame 100 of the pedestrian video through the whole program, against the reference that NumPy and ONNX
-/// Runtime computed: as many boxes, and for each one a detection within 3 px and `tolerance` of its score.
-fn finds_persons(precision: &str, tolerance: f64) {
+/// Runtime computed: as many boxes, and for each one a detection within so many pixels and so much of its score.
+fn finds_persons(precision: &str, (near, alike): (f64, f64)) {
     let golden: Value =
         serde_json::from_str(include_str!("data/golden_vtest_100.json")).expect("golden data");
     let mut bench = Bench::new(&onnxruntime()).stream(&file(&asset("video/vtest.avi")), [768, 576], "");
@@ -32,7 +32,7 @@ fn finds_persons(precision: &str, tolerance: f64) {
             let mut apart =
                 sides.map(|(side, key)| (number(&detection["box"][side]) - number(&reference[*key])).abs());
             let score = number(&detection["score"]) - number(&reference["score"]);
-            apart.all(|pixels| pixels <= 3.0) && score.abs() <= tolerance && detection["label"] == "person"
+            apart.all(|pixels| pixels <= near) && score.abs() <= alike && detection["label"] == "person"
         });
         assert!(close, "no detection is close to {reference}: {seen:?}");
     }
@@ -40,15 +40,16 @@ fn finds_persons(precision: &str, tolerance: f64) {
 
 #[test]
 fn persons_are_found_where_the_reference_finds_them() {
-    finds_persons("fp32", 0.02);
+    finds_persons("fp32", (3.0, 0.02));
 }
 
 /// The quantized network's steps are 0.03 wide near 0.5, and the integer kernels that ONNX Runtime chooses
-/// differ with the processor: where they are not the reference's, a score may be three steps off.
+/// differ with the processor: where they are not the reference's, a score may be three steps off, and a box a pixel more
+/// (without VNNI's instructions sums of two products are cut at 16 bits; 3.3 px were seen with AVX2 alone).
 #[test]
 fn the_quantized_network_finds_the_same_persons() {
     let kernels = std::fs::read_to_string("/proc/cpuinfo").is_ok_and(|text| text.contains("avx512_vnni"));
-    finds_persons("int8", if kernels { 0.02 } else { 0.09 });
+    finds_persons("int8", if kernels { (3.0, 0.02) } else { (4.0, 0.09) });
 }
 
 #[test]
