@@ -44,12 +44,12 @@ fn persons_are_found_where_the_reference_finds_them() {
 }
 
 /// The quantized network's steps are 0.03 wide near 0.5, and the integer kernels that ONNX Runtime chooses
-/// differ with the processor: where they are not the reference's, a score may be three steps off, and a box a pixel more
-/// (without VNNI's instructions sums of two products are cut at 16 bits; 3.3 px were seen with AVX2 alone).
+/// differ with the processor: where they are not the reference's, a score may be five steps off, and a box a pixel more
+/// (without VNNI's instructions sums of two products are cut at 16 bits; 0.12 and 3.3 px were seen with AVX2 alone).
 #[test]
 fn the_quantized_network_finds_the_same_persons() {
     let kernels = std::fs::read_to_string("/proc/cpuinfo").is_ok_and(|text| text.contains("avx512_vnni"));
-    finds_persons("int8", if kernels { (3.0, 0.02) } else { (4.0, 0.09) });
+    finds_persons("int8", if kernels { (3.0, 0.02) } else { (4.0, 0.15) });
 }
 
 #[test]
