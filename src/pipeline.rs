@@ -417,8 +417,9 @@ impl<P> Pipeline<P> {
             self.scheduler.advance(now);
             self.settle_ended();
             let mut batch = self.idle.pop()?;
-            let filled = self.scheduler.fill(now, self.max_in_flight - self.in_flight, &mut batch)
-                || (!self.watchdog.pressed() && self.scheduler.fill_spare(now, &mut batch));
+            let places = self.max_in_flight - self.in_flight;
+            let filled = self.scheduler.fill(now, places, &mut batch)
+                || (!self.watchdog.pressed() && self.scheduler.fill_spare(now, places, &mut batch));
             self.settle_ended();
             if filled {
                 batch.submitted = now;

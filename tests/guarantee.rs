@@ -216,10 +216,11 @@ fn no_guaranteed_frame_misses() {
     for seed in 0.. {
         let mut random = Random::new(seed);
         let (board, profile) = random_board(&mut random, false);
+        let places = 1 + pick(&mut random, 4) as usize / 3;
+        let profile = profile.with_places(places);
         // Boards whose critical streams do not fit are refused.
         let Ok(schedule) = Schedule::admit(&board, profile.clone()) else { continue };
         assert!(schedule.critical_certain(), "board {seed}");
-        let places = 1 + pick(&mut random, 4) as usize / 3;
         let ledgers = run(&board, &profile, schedule, &mut random, places, 40, &mut holds);
         for (index, ledger) in ledgers.iter().enumerate() {
             assert_eq!(ledger.met, ledger.captured, "board {seed}, stream {index}: {ledger:?}\n{board:#?}");
@@ -248,6 +249,8 @@ fn critical_streams_are_safe_whatever_the_others_do() {
     for seed in 0..8 * GUARDED {
         let mut random = Random::new(seed);
         let (board, profile) = random_board(&mut random, true);
+        let places = 1 + pick(&mut random, 4) as usize / 3;
+        let profile = profile.with_places(places);
         let Ok(schedule) = Schedule::admit(&board, profile.clone()) else { continue };
         let is_critical = |index: usize| board.streams[index].criticality == Criticality::Critical;
         let others = (0..board.streams.len())
@@ -257,7 +260,6 @@ fn critical_streams_are_safe_whatever_the_others_do() {
         if !schedule.critical_certain() || here == 0 || others == 0 {
             continue;
         }
-        let places = 1 + pick(&mut random, 4) as usize / 3;
         let ledgers = run(&board, &profile, schedule, &mut random, places, 40, &mut 0);
         for (index, ledger) in ledgers.iter().enumerate() {
             if is_critical(index) {

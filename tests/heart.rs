@@ -36,7 +36,11 @@ struct Rig {
 
 impl Rig {
     fn new(board: &Board, in_flight: usize) -> Self {
-        let schedule = Schedule::admit(board, profile(board)).expect("admitted");
+        let schedule = Schedule::admit(board, profile(board).with_places(in_flight)).expect("admitted");
+        Self::with(board, schedule, in_flight)
+    }
+
+    fn with(board: &Board, schedule: Schedule, in_flight: usize) -> Self {
         let batches = (0..in_flight + 2).map(|_| Box::new(Batch::with_capacity(64))).collect();
         let now = Instant::from_nanos(1_000_000_000);
         let mut rig = Self {
@@ -603,4 +607,34 @@ fn free_places_share_what_waits_where_small_batches_cost_little() {
         let sizes: Vec<usize> = rig.batches.iter().map(|(_, jobs)| jobs.len()).collect();
         assert_eq!(sizes, expected);
     }
+}
+
+/// A job that is due so soon that its batch can hold no other is given up where the others would be late behind it, and
+/// not where another place is free for them, or will be soon enough.
+#[test]
+fn jobs_that_another_place_has_time_for_cost_nobody_a_result() {
+    let started = |places: usize, running: bool| {
+        // l(b) = 10 ms + b * 1 ms.
+        let mut streams: Vec<_> = (0..5).map(|index| stream(&index.to_string(), ms(100), ms(23))).collect();
+        streams[0].latency_bound = ms(12);
+        let board = board(streams, ms(10), ms(1), 8);
+        let schedule = Schedule::overcommitted_for_measuring(&board, profile(&board).with_places(places));
+        let mut rig = Rig::with(&board, schedule, places);
+        if running {
+            rig.arrive(4);
+        }
+        for index in 0..4 {
+            rig.next[index] = 1;
+            rig.heart.frame_arrived(rig.now, StreamId(index as u16), 0, rig.now, ());
+        }
+        rig.act();
+        let started = |(_, jobs): &(ModelId, Vec<Job>)| jobs.iter().map(|job| job.stream.0).collect();
+        rig.batches.iter().map(started).collect::<Vec<Vec<u16>>>()
+    };
+    assert_eq!(started(1, false), [[1, 2, 3]]);
+    assert_eq!(started(2, false), [vec![0], vec![1, 2, 3]]);
+    // From 11 ms on, and l(3) is 13 ms: not soon enough.
+    assert_eq!(started(2, true), [vec![4], vec![1, 2, 3]]);
+    // But one of three is free at once.
+    assert_eq!(started(3, true), [vec![4], vec![0], vec![1, 2, 3]]);
 }

@@ -355,3 +355,17 @@ fn a_long_bound_leaves_others_long_batches() {
         }
     }
 }
+
+/// Of cameras that are released together a batch that starts a moment before the release costs the one after it more
+/// than it yields; and what cannot be in one batch with critical frames any more keeps nobody else out of it.
+#[test]
+fn a_long_bound_costs_cameras_that_are_released_together_nothing() {
+    for bound in [1.2, 1.5, 2.0] {
+        for streams in [64, 80, 96, 104, 112, 120, 128] {
+            let (met, missed) = crowded(bench::Releases::Aligned, streams, PERIOD.mul_f64(bound));
+            let least = if streams == 64 { 0.999 } else { 0.95 } * 64.0 / PERIOD.as_secs_f64();
+            assert!(met >= least, "{bound} periods, {streams}: {met} frames a second, not {least}");
+            assert_eq!(missed, 0, "{bound} periods, {streams}");
+        }
+    }
+}

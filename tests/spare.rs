@@ -18,9 +18,13 @@ struct Rig {
 
 impl Rig {
     fn new(board: &Board) -> Self {
-        let schedule = Schedule::admit(board, profile(board)).expect("admitted");
+        Self::with(Schedule::admit(board, profile(board)).expect("admitted"))
+    }
+
+    fn with(schedule: Schedule) -> Self {
+        let next = vec![0; schedule.streams().len()];
         let scheduler = Scheduler::new(schedule);
-        Self { scheduler, batch: Batch::with_capacity(8), next: vec![0; board.streams.len()] }
+        Self { scheduler, batch: Batch::with_capacity(8), next }
     }
 
     /// A frame that was captured just now.
@@ -53,7 +57,7 @@ impl Rig {
 
     fn starts_spare(&mut self, now: Instant) -> Vec<(u16, u64)> {
         self.scheduler.advance(now);
-        let _ = self.scheduler.fill_spare(now, &mut self.batch);
+        let _ = self.scheduler.fill_spare(now, 1, &mut self.batch);
         self.started()
     }
 
@@ -104,6 +108,21 @@ fn as_many_start_as_cost_nobody_a_result() {
     assert_eq!(rig.starts_spare(NOW), [(0, 0), (1, 0), (2, 0), (3, 0)]);
     // Before their first deadline ends, not after it.
     assert_eq!(rig.starts_spare(NOW + ms(46)), [(4, 0)]);
+}
+
+#[test]
+fn more_start_where_another_place_has_time_for_those_that_may_come() {
+    for (places, expected) in [(1, vec![]), (2, vec![(0, 0)])] {
+        // Batches of one take 3 ms each: behind one, a single place has no time for four more.
+        let streams: Vec<_> = (0..4).map(|index| stream(&format!("s{index}"), ms(100), ms(11))).collect();
+        let board = board(streams, ms(2), ms(1), 1);
+        let profile = profile(&board).with_places(places);
+        let mut rig = Rig::with(Schedule::overcommitted_for_measuring(&board, profile));
+        rig.leave_out(NOW, 0);
+        rig.scheduler.advance(NOW);
+        let _ = rig.scheduler.fill_spare(NOW, places, &mut rig.batch);
+        assert_eq!(rig.started(), expected, "{places}");
+    }
 }
 
 #[test]

@@ -11,6 +11,9 @@ use crate::sched::guard::at_pace;
 use crate::stream::ModelId;
 use crate::time::Instant;
 
+/// When each of the accelerator's places is free: the first few of them, where there are very many.
+pub(super) type Places = heapless::Vec<Instant, 8>;
+
 /// A decision's time, and how fast batches are.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Early<'s> {
@@ -18,6 +21,8 @@ pub(super) struct Early<'s> {
     pub(super) model: ModelId,
     pub(super) now: Instant,
     pub(super) pace: f64,
+    /// When the places beside the one that is to be given work are free.
+    pub(super) beside: &'s Places,
 }
 
 impl Early<'_> {
@@ -42,9 +47,11 @@ impl Early<'_> {
         start + at_pace(schedule.planned(self.model, jobs), self.pace) + schedule.tail(self.model, jobs)
     }
 
-    /// Whether jobs with these deadlines, ascending, can all be met one batch after the other.
+    /// Whether jobs with these deadlines, ascending, can all be met one batch after the other, each on the place that is
+    /// free first.
     pub(super) fn all_in_turn(&self, mut deadlines: &[Instant]) -> bool {
         let mut at = self.now;
+        let mut beside = self.beside.clone();
         while let Some(&first) = deadlines.first() {
             let jobs = self.within(at, first, deadlines.len());
             if jobs == 0 {
@@ -52,6 +59,9 @@ impl Early<'_> {
             }
             // Decoding and publishing go on beside the next batch.
             at = at + at_pace(self.schedule.planned(self.model, jobs as u16), self.pace);
+            if let Some(next) = beside.iter_mut().min().filter(|next| **next < at) {
+                at = std::mem::replace(next, at).max(self.now);
+            }
             deadlines = &deadlines[jobs..];
         }
         true

@@ -15,7 +15,8 @@
 //! a batch of so many, or wait for its last member. But where everything foreseen can be met even if what waits
 //! starts at once, it does: nothing is waited for without need. Where no such plan exists, its longest part
 //! that covers what waits is followed; without even that (overload) all that waits starts, as it does where
-//! phases are not known or several models share the accelerator. With mixed bounds the order is a heuristic (r is then
+//! phases are not known or several models share the accelerator. Where m batches are at work at once, the next one may
+//! start l/m after the one before: as on average it does. With mixed bounds the order is a heuristic (r is then
 //! the latest release in the batch), each planned deadline still a true one.
 //!
 //! With a guarantee (known phases or not), all that waits starts whenever something starts, and nothing is held
@@ -72,7 +73,8 @@ struct Slot {
     due: Option<(StreamId, u32)>,
 }
 
-/// The earliest end of the jobs before a position, and where the batch before it begins.
+/// The earliest end of the jobs before a position (where several batches are at work, when a place is free for the next
+/// ones), and where the batch before it begins.
 #[derive(Clone, Copy, Debug)]
 struct End {
     at: u64,
@@ -96,6 +98,8 @@ pub(super) struct Gather {
     order: VecDeque<(u64, StreamId)>,
     /// l(b) from b = 1 to the cap; empty with several models.
     services: Vec<u64>,
+    /// Batches at work at once.
+    places: u64,
     /// Decoding of a job's results.
     decoding: u64,
     /// Longest that a place is left free on purpose after a waiting job's arrival; `None`: as the plan says.
@@ -157,6 +161,7 @@ impl Gather {
                 })
                 .collect(),
             services: (1..=cap).map(|jobs| nanos(schedule.planned(one, jobs))).collect(),
+            places: schedule.places().max(1) as u64,
             decoding: nanos(schedule.decoding(one)),
             patience: schedule.patience(),
             hold: None,
@@ -291,9 +296,18 @@ impl Gather {
         self.hold = None;
     }
 
-    /// Adds the jobs that are due next behind those that wait, by deadline.
-    fn look_ahead(&mut self, now: u64) {
-        // Who did not come is expected a period later.
+    /// Every stream's next frame, where its phase is known: latest arrival and earliest deadline.
+    pub(super) fn next(&mut self, now: Instant) -> impl Iterator<Item = (StreamId, Instant, Instant)> {
+        self.pass_over_absent(now.as_nanos());
+        self.order.iter().filter_map(|&(_, stream)| {
+            let expected = &self.streams[stream.index()];
+            let slot = expected.slot(stream, expected.ahead)?;
+            Some((stream, Instant::from_nanos(slot.release), Instant::from_nanos(slot.deadline)))
+        })
+    }
+
+    /// Who did not come is expected a period later.
+    fn pass_over_absent(&mut self, now: u64) {
         while let Some(&(_, stream)) = self.order.front() {
             let expected = &mut self.streams[stream.index()];
             if expected.slot(stream, expected.ahead).is_some_and(|slot| slot.release > now) {
@@ -304,6 +318,11 @@ impl Gather {
             self.streams[stream.index()].absent += 1;
             self.list(stream);
         }
+    }
+
+    /// Adds the jobs that are due next behind those that wait, by deadline.
+    fn look_ahead(&mut self, now: u64) {
+        self.pass_over_absent(now);
         self.due.clear();
         for &(_, stream) in self.order.iter().take(AHEAD) {
             let expected = &self.streams[stream.index()];
@@ -329,16 +348,16 @@ impl Gather {
     /// Whether all that is foreseen can be met even if what waits, the first of the slots, starts at once.
     fn nothing_is_lost(&mut self, now: u64, waiting: usize) -> bool {
         let first = waiting.min(self.services.len());
-        let end = now.saturating_add(self.services[first - 1]);
-        end + self.decoding_of(first) <= self.slots[0].deadline && {
-            self.ends_from(end, first);
+        let service = self.services[first - 1];
+        now.saturating_add(service) + self.decoding_of(first) <= self.slots[0].deadline && {
+            self.ends_from(now.saturating_add(service / self.places), first);
             self.ends.last().is_some_and(|end| end.at != u64::MAX)
         }
     }
 
     /// f of the slots from `first` on, on an accelerator that is free at `free`.
     fn ends_from(&mut self, free: u64, first: usize) {
-        let decoding = self.decoding;
+        let (decoding, places) = (self.decoding, self.places);
         let (slots, ends, services) = (&self.slots[first..], &mut self.ends, &self.services);
         ends.clear();
         ends.push(End { at: free, from: 0 });
@@ -349,13 +368,14 @@ impl Gather {
                 release = release.max(slots[first].release);
                 let due = slots[first].deadline.saturating_sub(decoding * (job - first) as u64);
                 // Larger batches start no earlier than this, and are due no later.
-                let least = release.saturating_add(*service);
-                if least >= best.at || least > due {
+                let (least, share) = (release.saturating_add(*service), service / places);
+                if release.saturating_add(share) >= best.at || least > due {
                     break;
                 }
-                let end = ends[first].at.max(release).saturating_add(*service);
-                if end < best.at && end <= due {
-                    best = End { at: end, from: first };
+                let start = ends[first].at.max(release);
+                let free = start.saturating_add(share);
+                if free < best.at && start.saturating_add(*service) <= due {
+                    best = End { at: free, from: first };
                 }
             }
             ends.push(best);

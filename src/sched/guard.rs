@@ -12,7 +12,7 @@
 
 use crate::job::Job;
 use crate::sched::Schedule;
-use crate::sched::early::Early;
+use crate::sched::early::{Early, Places};
 use crate::stream::ModelId;
 use crate::time::{Instant, nanos};
 use std::time::Duration;
@@ -91,6 +91,8 @@ pub(super) struct Look<'s> {
     /// What may come meanwhile, where all that is critical has one model.
     model: Option<ModelId>,
     next: &'s [Next],
+    /// When the accelerator's other places are free.
+    beside: &'s Places,
 }
 
 /// A critical stream's next frame.
@@ -117,8 +119,9 @@ impl<'s> Look<'s> {
         blocking: Duration,
         models: &'s mut [Waiting],
         (model, next): (Option<ModelId>, &'s [Next]),
+        beside: &'s Places,
     ) -> Self {
-        Self { schedule, now, pace, blocking, models, model, next }
+        Self { schedule, now, pace, blocking, models, model, next, beside }
     }
 
     /// A critical stream has so many jobs waiting, and this is the first to be met.
@@ -181,10 +184,12 @@ impl<'s> Look<'s> {
         let allowed = (waiting.critical + 1..=most).rev().find(harmless)?;
         let (critical, room) = (usize::from(waiting.critical), usize::from(allowed - waiting.critical));
         let early = self.early(index);
-        let (skipped, others) = if early.all_in_turn(&waiting.deadlines[ALL]) {
-            (0, early.first(&waiting.deadlines[OTHERS], critical).min(room))
-        } else {
-            early.drop(&waiting.deadlines[OTHERS], critical, room)
+        let all = early.all_in_turn(&waiting.deadlines[ALL]);
+        let with_all = if all { early.first(&waiting.deadlines[OTHERS], critical).min(room) } else { 0 };
+        // All in turn may mean that what is critical is not first; but it has to be.
+        let (skipped, others) = match with_all {
+            0 => early.drop(&waiting.deadlines[OTHERS], critical, room),
+            others => (0, others),
         };
         let (skipped, others) = (skipped as u16, others as u16);
         let jobs = waiting.critical + others;
@@ -222,6 +227,7 @@ impl<'s> Look<'s> {
     }
 
     fn early(&self, model: usize) -> Early<'_> {
-        Early { schedule: self.schedule, model: ModelId(model as u8), now: self.now, pace: self.pace }
+        let Self { schedule, now, pace, beside, .. } = *self;
+        Early { schedule, model: ModelId(model as u8), now, pace, beside }
     }
 }

@@ -4,6 +4,7 @@
 //! not admitted cannot run.
 
 mod admission;
+mod defer;
 mod early;
 mod excess;
 mod gather;

@@ -2,12 +2,15 @@
 //!
 //! One overrun alone says that something disturbed one batch, and planning as if all batches were as long would
 //! make batches tiny for seconds after. Two in succession say that the accelerator has become slower: the
-//! smaller of the two is then its pace at once. It comes down slowly, over batches that keep to it.
+//! smaller of the two is then its pace at once. Where several batches are at work at once, one moment's disturbance
+//! lengthens all of them: there it takes one overrun more than there are places. It comes down slowly, over batches that
+//! keep to it.
 //!
 //! A pace at which no job can be met starts no batch, and so would never be heard of again: while no batch ends,
 //! it is forgotten as slowly, until one is tried.
 
 use crate::time::Instant;
+use std::collections::VecDeque;
 use std::time::Duration;
 
 /// While batches keep to the plan, what the pace exceeds 1 by is halved in this time.
@@ -15,29 +18,32 @@ const HALVED: Duration = Duration::from_secs(1);
 /// Time between two batches: what is beyond it is silence.
 const SILENCE: Duration = Duration::from_millis(100);
 
-/// A running estimate of service times over planned ones, from completed batches.
+/// A running estimate of service times over planned ones, from completed batches. All memory is allocated at the start.
 #[derive(Debug)]
 pub(super) struct Pace {
     pace: f64,
-    /// The last batch's, and when it ended.
-    ratio: f64,
+    /// The last batches', one for each place, oldest first; and when the newest ended.
+    ratios: VecDeque<f64>,
     at: Instant,
 }
 
 impl Pace {
-    pub(super) fn new() -> Self {
-        Self { pace: 1.0, ratio: 0.0, at: Instant::default() }
+    /// Of an accelerator that is at so many batches at once.
+    pub(super) fn new(places: usize) -> Self {
+        Self { pace: 1.0, ratios: std::iter::repeat_n(0.0, places.max(1)).collect(), at: Instant::default() }
     }
 
     /// A batch ended `at`. Returns whether it took longer than planned.
     pub(super) fn observe(&mut self, at: Instant, planned: Duration, actual: Duration) -> bool {
         let ratio = actual.as_secs_f64() / planned.as_secs_f64().max(1e-9);
-        let sustained = ratio.min(self.ratio);
+        let sustained = self.ratios.iter().copied().fold(ratio, f64::min);
         let passed = at.since(self.at).min(SILENCE).as_secs_f64();
         let halved = HALVED.as_secs_f64();
         let decayed = 1.0 + (self.get(at) - 1.0) * (halved / (halved + passed));
         self.pace = decayed.max(sustained);
-        (self.ratio, self.at) = (ratio, at);
+        self.ratios.pop_front();
+        self.ratios.push_back(ratio);
+        self.at = at;
         actual > planned
     }
 
@@ -61,7 +67,7 @@ mod tests {
 
     #[test]
     fn one_long_batch_is_an_overrun_and_two_are_a_pace() {
-        let mut pace = Pace::new();
+        let mut pace = Pace::new(1);
         assert!(pace.observe(Instant::default() + ms(10), ms(10), ms(100)));
         assert_eq!(pace.get(Instant::default() + ms(10)), 1.0);
         assert!(pace.observe(Instant::default() + ms(20), ms(10), ms(15)));
@@ -69,8 +75,18 @@ mod tests {
     }
 
     #[test]
+    fn what_hits_all_batches_at_once_is_one_overrun() {
+        let mut pace = Pace::new(2);
+        let seen = [100, 100, 10, 15, 30, 20].map(|service| {
+            pace.observe(Instant::default() + ms(10), ms(10), ms(service));
+            pace.get(Instant::default() + ms(10))
+        });
+        assert_eq!(seen, [1.0, 1.0, 1.0, 1.0, 1.0, 1.5]);
+    }
+
+    #[test]
     fn the_pace_comes_down_over_seconds_of_batches_within_the_plan() {
-        let mut pace = Pace::new();
+        let mut pace = Pace::new(1);
         let mut at = Instant::default();
         (0..2).for_each(|_| {
             pace.observe(at, ms(10), ms(20));
@@ -86,7 +102,7 @@ mod tests {
 
     #[test]
     fn a_pace_of_which_nothing_is_heard_is_forgotten_until_a_batch_is_tried() {
-        let (mut pace, start) = (Pace::new(), Instant::default() + ms(1000));
+        let (mut pace, start) = (Pace::new(1), Instant::default() + ms(1000));
         (0..2).for_each(|_| {
             pace.observe(start, ms(10), ms(650));
         });

@@ -8,7 +8,8 @@
 //! guarantee is in doubt critical jobs come first ([`super::guard`]). A batch may be held back for frames that
 //! are due: where streams were admitted by their hardware triggers, until an instant's frames are there, in the
 //! order of the stamps and never two instants in one batch ([`super::trigger`]); else as learned phases tell
-//! ([`super::gather`]). Under guard only as long as no critical job that waits is in danger.
+//! ([`super::gather`]). Under guard only as long as no critical job that waits is in danger, and where not all can be
+//! met also a batch that would cost the one behind it too many places ([`super::defer`]).
 //!
 //! A frame that was longer on its way than the board states is put in order as if it had not been: its own
 //! deadline may pass, but it does not overtake or cut short what admission did not expect it to.
@@ -21,7 +22,8 @@
 
 use crate::job::{Batch, BatchJob, DropReason, Job};
 use crate::sched::Schedule;
-use crate::sched::early::Early;
+use crate::sched::defer::{Accelerator, Frame, Prospect};
+use crate::sched::early::{Early, Places};
 use crate::sched::gather::{Gather, Step, WAITING};
 use crate::sched::guard::{ALL, Choice, HOLD, Look, Next, RETRY, Waiting, at_pace};
 use crate::sched::pace::Pace;
@@ -58,6 +60,8 @@ pub struct Scheduler<P> {
     awaited: usize,
     police: Police<P>,
     gather: Gather,
+    /// What waits and is due, for one decision.
+    prospect: Prospect,
     /// Where streams were admitted by their triggers.
     gate: Option<Gate>,
     /// Frames that are left out for load.
@@ -69,6 +73,10 @@ pub struct Scheduler<P> {
     /// Whether there are others beside them: only then does the guard change anything.
     mixed: bool,
     pace: Pace,
+    /// Planned ends of the newest batches, oldest first: as many as can be at the accelerator.
+    running: VecDeque<Instant>,
+    /// When the places beside the one that is to be given work are free, for one decision.
+    beside: Places,
     guard_asked: bool,
     guard_until: Instant,
     /// What waits of each model, for one decision.
@@ -101,17 +109,20 @@ impl<P> Scheduler<P> {
             newest: vec![Instant::default(); queues.len()],
             police: Police::new(&schedule),
             gather: Gather::new(&schedule),
+            prospect: Prospect::with_capacity(waiting, streams.len()),
             gate: schedule.gate().cloned(),
             mixed: !critical.is_empty() && critical.len() < streams.len(),
             spares: Spares::new(queues.len()),
             ended: VecDeque::with_capacity(2 * waiting + 3 * streams.len()),
             critical,
+            pace: Pace::new(schedule.places()),
+            running: VecDeque::with_capacity(schedule.places().max(1)),
+            beside: Places::new(),
             schedule,
             queues,
             order,
             held_until: None,
             awaited: 0,
-            pace: Pace::new(),
             guard_asked: false,
             guard_until: Instant::default(),
             waiting: (0..models).map(|_| Waiting::with_capacity(waiting)).collect(),
@@ -195,11 +206,12 @@ impl<P> Scheduler<P> {
 
     /// Fills `batch` with jobs that were left out, where [`Scheduler::fill`] found nothing: as many as let whatever may
     /// come meanwhile, as policing lets it in, be in time after them.
-    pub fn fill_spare(&mut self, now: Instant, batch: &mut Batch<P>) -> bool {
+    pub fn fill_spare(&mut self, now: Instant, places: usize, batch: &mut Batch<P>) -> bool {
         if self.order.iter().flatten().any(|class| !class.is_empty()) {
             return false;
         }
         let Some(&BatchJob { job, .. }) = self.spares.first() else { return false };
+        self.look_beside(now, places);
         let most = self.schedule.batch_before(job.model, now, job.deadline, self.pace.get(now));
         let mut jobs = most.min(self.spares.count());
         while jobs > 0 && !self.is_harmless(now, job.model, jobs) {
@@ -207,13 +219,36 @@ impl<P> Scheduler<P> {
         }
         batch.model = job.model;
         batch.jobs.extend((0..jobs).map_while(|_| self.spares.pop_first()));
+        if jobs > 0 {
+            self.runs(now, batch);
+        }
         jobs > 0
+    }
+
+    /// Notes when the other places are free, where so many are now.
+    fn look_beside(&mut self, now: Instant, places: usize) {
+        self.beside.clear();
+        let busy = self.schedule.places().saturating_sub(places);
+        let ends = self.running.iter().rev().take(busy).copied();
+        // More places than there is room for are as if there were none.
+        for free in std::iter::repeat_n(now, places.saturating_sub(1)).chain(ends) {
+            let _ = self.beside.push(free);
+        }
+    }
+
+    /// Notes a batch that starts.
+    fn runs(&mut self, now: Instant, batch: &Batch<P>) {
+        if self.running.len() == self.schedule.places().max(1) {
+            self.running.pop_front();
+        }
+        let service = self.schedule.planned(batch.model, batch.jobs.len() as u16);
+        self.running.push_back(now + at_pace(service, self.pace.get(now)));
     }
 
     /// Whether nobody can be late for a batch of so many that starts now, where nothing waits.
     fn is_harmless(&mut self, now: Instant, model: ModelId, jobs: u16) -> bool {
         let pace = self.pace.get(now);
-        let Self { schedule, police, waiting, .. } = self;
+        let Self { schedule, police, waiting, beside, .. } = self;
         let end = now + at_pace(schedule.planned(model, jobs), pace);
         let streams = schedule.streams().iter().enumerate().filter(|(_, stream)| stream.served);
         let coming = streams.filter_map(|(index, stream)| {
@@ -222,7 +257,7 @@ impl<P> Scheduler<P> {
         });
         let waiting = &mut waiting[model.index()];
         waiting.list(std::iter::empty(), coming);
-        Early { schedule, model, now: end, pace }.all_in_turn(&waiting.deadlines[ALL])
+        Early { schedule, model, now: end, pace, beside }.all_in_turn(&waiting.deadlines[ALL])
     }
 
     /// When a job's result is there, as planned, if it starts now in a batch of its own.
@@ -298,14 +333,19 @@ impl<P> Scheduler<P> {
     /// is to start yet. Call [`Scheduler::advance`] before, and [`Scheduler::pop_ended`] until it is empty after it.
     pub fn fill(&mut self, now: Instant, places: usize, batch: &mut Batch<P>) -> bool {
         (self.held_until, self.awaited) = (None, 0);
+        self.look_beside(now, places);
         loop {
             let Some(choice) = self.choose(now, places) else { return false };
             self.gather.started();
             let ended = self.ended.len();
             self.take_out(now, choice, batch);
             // All that was chosen may turn out to be hopeless; then the next is to be chosen.
-            if !batch.jobs.is_empty() || self.ended.len() == ended {
-                return !batch.jobs.is_empty();
+            if !batch.jobs.is_empty() {
+                self.runs(now, batch);
+                return true;
+            }
+            if self.ended.len() == ended {
+                return false;
             }
         }
     }
@@ -332,6 +372,10 @@ impl<P> Scheduler<P> {
             self.held_until = self.order.iter().flatten().any(|class| !class.is_empty()).then(|| now + RETRY);
             return None;
         };
+        if guarded && let Some(until) = self.defer(now, choice, latest.flatten()) {
+            self.held_until = Some(until);
+            return None;
+        }
         let most = choice.jobs;
         let held = self.hold(now, &mut choice, latest.flatten());
         if guarded {
@@ -342,6 +386,41 @@ impl<P> Scheduler<P> {
         }
         self.held_until = held;
         held.is_none().then_some(choice)
+    }
+
+    /// Until when a batch that the guard lets start is better not started; see [`super::defer`]. Only where not all
+    /// can be met: else nothing is waited for without need.
+    fn defer(&mut self, now: Instant, choice: Choice, latest: Option<Instant>) -> Option<Instant> {
+        // A gate gives an instant's frames a batch of their own: those that wait gain nothing by others.
+        let gated = self.gate.is_some();
+        let pressed = self.guard_asked || now < self.guard_until;
+        // Where there are several places, what comes meanwhile need not wait for this one.
+        let alone = self.schedule.places() < 2;
+        if !pressed || !alone || !self.gather.expects() || (gated && choice.critical > 0) {
+            return None;
+        }
+        let pace = self.pace.get(now);
+        let Self { schedule, order, queues, gather, prospect, .. } = self;
+        prospect.clear();
+        let tail = schedule.tail(choice.model, choice.jobs);
+        let frame = |stream: StreamId, from: Instant, deadline: Instant| {
+            let end = deadline.saturating_sub(tail);
+            match schedule.stream(stream).reserve {
+                Some((target, _)) => Frame { critical: true, from, end: end.min(from + target) },
+                None => Frame { critical: false, from, end },
+            }
+        };
+        let waiting = order[choice.model.index()].iter().flatten().filter(|_| !gated);
+        for &Reverse(key) in waiting {
+            if let Some(job) = find(queues, key) {
+                prospect.waits(frame(job.stream, job.arrived, key.0));
+            }
+        }
+        for (stream, arrival, deadline) in gather.next(now) {
+            prospect.is_due(frame(stream, arrival, deadline));
+        }
+        let at = Accelerator { schedule, model: choice.model, now, pace };
+        prospect.defer(at, choice).filter(|&until| latest.is_none_or(|latest| until <= latest))
     }
 
     /// Where several places are free and small batches cost little more, each gets its part of what waits: all
@@ -489,7 +568,7 @@ impl<P> Scheduler<P> {
     }
 
     fn early(&self, now: Instant, model: ModelId) -> Early<'_> {
-        Early { schedule: &self.schedule, model, now, pace: self.pace.get(now) }
+        Early { schedule: &self.schedule, model, now, pace: self.pace.get(now), beside: &self.beside }
     }
 
     /// Lists the deadlines of what waits for a model.
@@ -523,7 +602,7 @@ impl<P> Scheduler<P> {
             self.list(now, ModelId(model as u8));
         }
         let pace = self.pace.get(now);
-        let Self { schedule, queues, critical, waiting, next, one_model, police, .. } = self;
+        let Self { schedule, queues, critical, waiting, next, one_model, police, beside, .. } = self;
         next.clear();
         next.extend(critical.iter().filter_map(|&stream| {
             let admitted = &schedule.streams()[stream];
@@ -535,7 +614,7 @@ impl<P> Scheduler<P> {
         let first = next.iter().map(|next| next.from).min();
         let blocking =
             schedule.blocking(pace).saturating_add(first.map_or(Duration::ZERO, |first| first.since(now)));
-        let mut look = Look::new(schedule, now, pace, blocking, waiting, (*one_model, next));
+        let mut look = Look::new(schedule, now, pace, blocking, waiting, (*one_model, next), beside);
         for &stream in &*critical {
             let queue = &queues[stream];
             let hopeful = |waiting: &&BatchJob<P>| !is_hopeless(schedule, pace, now, &waiting.job);
