@@ -107,6 +107,8 @@ pub(super) struct Exec {
     pub(super) publisher: Waker,
     /// An order that found the publisher's ring full; nothing follows before it.
     pub(super) held: Option<Order>,
+    /// Whether the publisher has not been woken for the last orders.
+    pub(super) unsaid: bool,
     pub(super) questions: Receiver<Box<Snapshot>>,
     pub(super) answers: Sender<Box<Snapshot>>,
     pub(super) signs: Arc<Signs>,
@@ -307,11 +309,13 @@ impl Exec {
 
     /// Everything that follows from it.
     fn act(&mut self) {
-        let mut ordered = false;
+        let mut urgent = false;
         loop {
             if let Some(held) = self.held.take() {
+                let without_result = matches!(held, Order::Dropped(..));
                 match self.to_publisher.enqueue(held) {
-                    Ok(()) => ordered = true,
+                    Ok(()) if without_result => self.unsaid = true,
+                    Ok(()) => (self.unsaid, urgent) = (true, true),
                     Err(back) => {
                         self.held = Some(back);
                         break;
@@ -336,7 +340,10 @@ impl Exec {
                 None => break,
             };
         }
-        if ordered {
+        // That frames have no result can wait while an instant's frames come in: their threads need the processors now.
+        let many = self.held.is_none() && self.heart.awaited().is_some_and(|frames| frames > 1);
+        if self.unsaid && (urgent || !many) {
+            self.unsaid = false;
             self.publisher.wake();
         }
     }

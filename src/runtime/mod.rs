@@ -250,6 +250,7 @@ impl Running {
             from_publisher,
             publisher: publisher_waker.clone(),
             held: None,
+            unsaid: false,
             questions,
             answers,
             signs: signs.clone(),

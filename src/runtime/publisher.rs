@@ -49,13 +49,16 @@ impl Publisher {
         loop {
             self.signs.publisher.beat(clock::now());
             let last = flags.last.load(Ordering::Acquire);
-            let mut any = false;
+            let (mut any, mut unheard) = (false, false);
             while let Some(order) = self.orders.dequeue() {
                 any = true;
                 self.signs.publisher.beat(clock::now());
-                let mut urgent = self.sets;
+                let (mut urgent, mut concluded) = (self.sets, false);
                 match order {
-                    Order::Conclude(batch) => urgent |= !self.conclude(batch),
+                    Order::Conclude(batch) => {
+                        urgent |= !self.conclude(batch);
+                        concluded = true;
+                    }
                     Order::Dropped(stream, lost) => self.dropped(stream, lost),
                     Order::Changed(event) => {
                         self.records.changed(&event);
@@ -67,9 +70,14 @@ impl Publisher {
                 }
                 if urgent {
                     self.exec.wake();
-                } else {
+                } else if concluded {
                     self.exec.arrived();
                 }
+                unheard = !urgent && !concluded;
+            }
+            // Nothing is reported of what has no result: there is room in the ring again, which may be waited for.
+            if unheard {
+                self.exec.arrived();
             }
             if any {
                 self.outlets.iter().for_each(|outlet| outlet.flush());

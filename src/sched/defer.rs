@@ -6,7 +6,9 @@
 //! others that start a moment before the release cost the places of many more after it. So two courses are compared by
 //! the frames in time that a second of the accelerator yields: the batch now, and the one behind it; or nothing until
 //! the last of the critical frames is there that would have come meanwhile, and then one batch. Of cameras released
-//! anywhere that one comes when the batch is nearly over, and nothing is deferred.
+//! anywhere that one comes when the batch is nearly over, and nothing is deferred. Where a gate lets an instant's frames
+//! go together ([`super::trigger`]) others of the instant before stand in the way of critical frames that have come: if
+//! the comparison is against them, they are given up.
 //!
 //! In simulation (`boards/bench.toml` released together, a third critical, in % of the 64 streams that fit):
 //!
@@ -16,7 +18,7 @@
 //! | 1.5 P, 128 | 86 | 95 |
 
 use crate::sched::Schedule;
-use crate::sched::guard::{Choice, at_pace};
+use crate::sched::guard::at_pace;
 use crate::stream::ModelId;
 use crate::time::Instant;
 
@@ -54,67 +56,90 @@ impl Accelerator<'_> {
 /// What waits and what is due, for one decision. All memory is allocated at the start.
 #[derive(Debug)]
 pub(super) struct Prospect {
+    /// Those that can be in the batch.
     waiting: Vec<Frame>,
+    /// Those of later instants, where a gate keeps them out of it.
+    later: Vec<Frame>,
     due: Vec<Frame>,
 }
 
 impl Prospect {
     /// Nothing, with room for so many frames that wait, and that are due.
     pub(super) fn with_capacity(waiting: usize, due: usize) -> Self {
-        Self { waiting: Vec::with_capacity(waiting), due: Vec::with_capacity(due) }
+        let [first, later] = [(); 2].map(|()| Vec::with_capacity(waiting));
+        Self { waiting: first, later, due: Vec::with_capacity(due) }
     }
 
     pub(super) fn clear(&mut self) {
-        self.waiting.clear();
-        self.due.clear();
+        [&mut self.waiting, &mut self.later, &mut self.due].into_iter().for_each(Vec::clear);
     }
 
     pub(super) fn waits(&mut self, frame: Frame) {
         self.waiting.push(frame);
     }
 
+    pub(super) fn waits_for_later(&mut self, frame: Frame) {
+        self.later.push(frame);
+    }
+
     pub(super) fn is_due(&mut self, frame: Frame) {
         self.due.push(frame);
     }
 
-    /// Until when the accelerator had better be left free instead of starting `choice` now.
-    pub(super) fn defer(&mut self, at: Accelerator<'_>, choice: Choice) -> Option<Instant> {
-        let jobs = usize::from(choice.jobs);
+    /// When the other batch starts, if that is better than so many jobs now: all that is critical of those that wait,
+    /// and of the others those that are due first, behind `given_up` of them. Where it is better without those that
+    /// wait, `apart` from them, they are lost to it.
+    pub(super) fn better(
+        &mut self,
+        at: Accelerator<'_>,
+        jobs: usize,
+        given_up: usize,
+        apart: bool,
+    ) -> Option<Instant> {
+        let Self { waiting, later, due } = self;
+        waiting.sort_unstable_by_key(|frame| (!frame.critical, frame.end));
+        let jobs = jobs.min(waiting.len());
+        let (first, left) = (&**waiting, &waiting[(jobs + given_up).min(waiting.len())..]);
+        let (first, later): (&[Frame], &[Frame]) = if apart { (&[], later) } else { (first, &[]) };
         let end = at.end(at.now, jobs);
-        let meanwhile = |frame: &&Frame| frame.critical && frame.from > at.now && frame.from <= end;
-        let last = self.due.iter().filter(meanwhile).map(|frame| frame.from).max()?;
-        // Behind the batch: neither what is critical now, nor the others that are first.
-        self.waiting.sort_unstable_by_key(|frame| (!frame.critical, frame.end));
-        let critical = self.waiting.iter().filter(|frame| frame.critical).count();
-        let gone = critical + usize::from(choice.given_up[1] + choice.others);
-        let left = &self.waiting[gone.min(self.waiting.len())..];
-        let behind = self.batch(at, end, left);
-        let together = self.batch(at, last, &self.waiting);
+        let meanwhile = later.iter().chain(&*due).filter(|frame| frame.critical && frame.from <= end);
+        let last = meanwhile.map(|frame| frame.from.max(at.now)).max()?;
+        let behind = batch(at, end, || left.iter().chain(later).chain(&*due));
+        let together = batch(at, last, || first.iter().chain(later).chain(&*due));
         let now = at.rate(jobs + behind, at.end(end, behind));
         (at.rate(together, at.end(last, together)) > now).then_some(last)
     }
 
-    /// Jobs of the batch that starts at an instant, with all that is critical by then, and as many others as are in
-    /// time with them.
-    fn batch(&self, at: Accelerator<'_>, start: Instant, waiting: &[Frame]) -> usize {
-        let there = || waiting.iter().chain(&self.due).filter(|frame| frame.from <= start);
-        let ends = || there().filter(|frame| frame.critical).map(|frame| frame.end);
-        let (critical, latest) = (ends().count(), ends().min());
-        let fits = |jobs: usize| {
-            let end = at.end(start, jobs);
-            let others = there().filter(|frame| !frame.critical && frame.end >= end).count();
-            latest.is_none_or(|latest| end <= latest) && critical + others >= jobs
-        };
-        let most = usize::from(at.schedule.max_batch(at.model));
-        let (mut least, mut over) = (critical.min(most), most + 1);
-        while over - least > 1 {
-            let middle = least.midpoint(over);
-            if fits(middle) {
-                least = middle;
-            } else {
-                over = middle;
-            }
-        }
-        least
+    /// How many critical frames are due by then.
+    pub(super) fn critical_by(&self, until: Instant) -> usize {
+        self.due.iter().filter(|frame| frame.critical && frame.from <= until).count()
     }
+}
+
+/// Jobs of the batch that starts at an instant, with all that is critical by then, and as many others as are in time
+/// with them.
+fn batch<'f, I: Iterator<Item = &'f Frame>>(
+    at: Accelerator<'_>,
+    start: Instant,
+    frames: impl Fn() -> I,
+) -> usize {
+    let there = || frames().filter(|frame| frame.from <= start);
+    let ends = || there().filter(|frame| frame.critical).map(|frame| frame.end);
+    let (critical, latest) = (ends().count(), ends().min());
+    let fits = |jobs: usize| {
+        let end = at.end(start, jobs);
+        let others = there().filter(|frame| !frame.critical && frame.end >= end).count();
+        latest.is_none_or(|latest| end <= latest) && critical + others >= jobs
+    };
+    let most = usize::from(at.schedule.max_batch(at.model));
+    let (mut least, mut over) = (critical.min(most), most + 1);
+    while over - least > 1 {
+        let middle = least.midpoint(over);
+        if fits(middle) {
+            least = middle;
+        } else {
+            over = middle;
+        }
+    }
+    least
 }

@@ -44,6 +44,16 @@ const DEARER: f64 = 1.25;
 /// back: frames of a stream never change places.
 type Key = Reverse<(Instant, StreamId, u64)>;
 
+/// What to do where the guard lets a batch start.
+#[derive(Clone, Copy, Debug)]
+enum Course {
+    Start,
+    /// Leave the accelerator free until then, or until so many frames have come.
+    Wait(Instant, usize),
+    /// Give up the others' frames of the instant of this one, and choose again.
+    GiveUp((StreamId, Instant)),
+}
+
 /// Waiting jobs, and the rule that makes batches of them. Nothing is allocated after [`Scheduler::new`].
 #[derive(Debug)]
 pub struct Scheduler<P> {
@@ -372,9 +382,16 @@ impl<P> Scheduler<P> {
             self.held_until = self.order.iter().flatten().any(|class| !class.is_empty()).then(|| now + RETRY);
             return None;
         };
-        if guarded && let Some(until) = self.defer(now, choice, latest.flatten()) {
-            self.held_until = Some(until);
-            return None;
+        match guarded.then(|| self.defer(now, choice, latest.flatten())) {
+            Some(Course::Wait(until, missing)) => {
+                (self.held_until, self.awaited) = (Some(until), missing);
+                return None;
+            }
+            // Fewer wait now.
+            Some(Course::GiveUp(instant)) if self.give_up_instant(choice.model, instant) => {
+                return self.choose(now, places);
+            }
+            None | Some(Course::Start | Course::GiveUp(_)) => {}
         }
         let most = choice.jobs;
         let held = self.hold(now, &mut choice, latest.flatten());
@@ -388,21 +405,21 @@ impl<P> Scheduler<P> {
         held.is_none().then_some(choice)
     }
 
-    /// Until when a batch that the guard lets start is better not started; see [`super::defer`]. Only where not all
-    /// can be met: else nothing is waited for without need.
-    fn defer(&mut self, now: Instant, choice: Choice, latest: Option<Instant>) -> Option<Instant> {
-        // A gate gives an instant's frames a batch of their own: those that wait gain nothing by others.
-        let gated = self.gate.is_some();
+    /// Whether a batch that the guard lets start is better not started; see [`super::defer`]. Only where not all can be
+    /// met: else nothing is waited for, and nobody given up, without need.
+    fn defer(&mut self, now: Instant, choice: Choice, latest: Option<Instant>) -> Course {
         let pressed = self.guard_asked || now < self.guard_until;
         // Where there are several places, what comes meanwhile need not wait for this one.
         let alone = self.schedule.places() < 2;
-        if !pressed || !alone || !self.gather.expects() || (gated && choice.critical > 0) {
-            return None;
+        if !pressed || !alone || !self.gather.expects() {
+            return Course::Start;
         }
         let pace = self.pace.get(now);
-        let Self { schedule, order, queues, gather, prospect, .. } = self;
-        prospect.clear();
-        let tail = schedule.tail(choice.model, choice.jobs);
+        let Self { schedule, order, queues, gather, gate, prospect, .. } = self;
+        let classes = &order[choice.model.index()];
+        let heads = classes.iter().filter_map(BinaryHeap::peek);
+        let Some(&Reverse((stamp, stream, _))) = heads.max() else { return Course::Start };
+        let (first, tail) = ((stream, stamp), schedule.tail(choice.model, choice.jobs));
         let frame = |stream: StreamId, from: Instant, deadline: Instant| {
             let end = deadline.saturating_sub(tail);
             match schedule.stream(stream).reserve {
@@ -410,17 +427,55 @@ impl<P> Scheduler<P> {
                 None => Frame { critical: false, from, end },
             }
         };
-        let waiting = order[choice.model.index()].iter().flatten().filter(|_| !gated);
-        for &Reverse(key) in waiting {
-            if let Some(job) = find(queues, key) {
-                prospect.waits(frame(job.stream, job.arrived, key.0));
+        prospect.clear();
+        // With a gate the batch is the first instant's.
+        let of_first = |key: (StreamId, Instant)| gate.as_ref().is_none_or(|gate| gate.shares(first, key));
+        let (mut critical, mut later) = (0, false);
+        for &Reverse(key @ (stamp, stream, _)) in classes.iter().flatten() {
+            let Some(job) = find(queues, key) else { continue };
+            let frame = frame(stream, job.arrived, job.deadline.max(key.0));
+            if of_first((stream, stamp)) {
+                critical += usize::from(frame.critical);
+                prospect.waits(frame);
+            } else {
+                later |= frame.critical;
+                prospect.waits_for_later(frame);
             }
         }
         for (stream, arrival, deadline) in gather.next(now) {
             prospect.is_due(frame(stream, arrival, deadline));
         }
         let at = Accelerator { schedule, model: choice.model, now, pace };
-        prospect.defer(at, choice).filter(|&until| latest.is_none_or(|latest| until <= latest))
+        let (jobs, given_up) = (usize::from(choice.jobs), usize::from(choice.given_up[1]));
+        // Of others alone none can be with critical frames, which are of a later one.
+        let apart = gate.is_some() && critical == 0;
+        match prospect.better(at, jobs, given_up, apart) {
+            Some(_) if apart && later => Course::GiveUp(first),
+            Some(until) if latest.is_none_or(|latest| until <= latest) => {
+                // Frames that are left out come too.
+                let oldest = |stream: StreamId| Some(queues[stream.index()].front()?.job.captured);
+                let missing = gate.as_ref().filter(|_| !apart).map(|gate| gate.missing(first, oldest));
+                Course::Wait(until, missing.unwrap_or_else(|| prospect.critical_by(until)))
+            }
+            _ => Course::Start,
+        }
+    }
+
+    /// Gives up others' frames of an instant, where no result is wanted late; whether there were any.
+    fn give_up_instant(&mut self, model: ModelId, first: (StreamId, Instant)) -> bool {
+        let Self { schedule, order, queues, gate, ended, .. } = self;
+        let others = &mut order[model.index()][1];
+        let mut any = false;
+        while let Some(&Reverse(key @ (stamp, stream, _))) = others.peek()
+            && gate.as_ref().is_some_and(|gate| gate.shares(first, (stream, stamp)))
+            && !schedule.stream(stream).stale_results
+        {
+            others.pop();
+            let given_up = take(queues, key);
+            any |= given_up.is_some();
+            ended.extend(given_up.map(|job| (job, DropReason::Hopeless)));
+        }
+        any
     }
 
     /// Where several places are free and small batches cost little more, each gets its part of what waits: all

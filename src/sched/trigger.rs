@@ -349,27 +349,42 @@ impl Gate {
         oldest: impl Fn(StreamId) -> Option<Instant>,
     ) -> Result<Instant, (Instant, usize)> {
         let Some(group) = self.trigger[stream.index()] else { return Ok(now) };
-        let instant = &mut self.instants[group];
+        let instant = &self.instants[group];
+        let deadline = stamp + instant.bound;
         if instant.let_go.is_none_or(|end| stamp > end) {
-            let until = stamp + instant.window;
-            let end = stamp + instant.jitter;
-            // Stamps of one instant lie within its jitter, the first one's included.
-            let from = stamp.saturating_sub(instant.jitter);
-            let left_out = |member: StreamId| {
-                self.absent[member.index()].is_some_and(|stamp| (from..=end).contains(&stamp))
-            };
-            let there =
-                |&member: &StreamId| oldest(member).is_some_and(|stamp| stamp <= end) || left_out(member);
-            let may_wait = now < until && latest.is_none_or(|latest| until <= latest);
-            if may_wait {
-                let missing = instant.members.iter().filter(|member| !there(member)).count();
+            let (until, end) = (stamp + instant.window, stamp + instant.jitter);
+            if now < until && latest.is_none_or(|latest| until <= latest) {
+                let missing = self.missing((stream, stamp), oldest);
                 if missing > 0 {
                     return Err((until, missing));
                 }
             }
-            instant.let_go = Some(end);
+            self.instants[group].let_go = Some(end);
         }
-        Ok(stamp + instant.bound)
+        Ok(deadline)
+    }
+
+    /// How many frames have not come of the instant of the first waiting frame; `oldest` as for [`Gate::ask`].
+    pub(super) fn missing(
+        &self,
+        (stream, stamp): (StreamId, Instant),
+        oldest: impl Fn(StreamId) -> Option<Instant>,
+    ) -> usize {
+        let Some(group) = self.trigger[stream.index()] else { return 0 };
+        let instant = &self.instants[group];
+        // Stamps of one instant lie within its jitter, the first one's included.
+        let (from, end) = (stamp.saturating_sub(instant.jitter), stamp + instant.jitter);
+        let left_out =
+            |member: StreamId| self.absent[member.index()].is_some_and(|stamp| (from..=end).contains(&stamp));
+        let there = |member: StreamId| oldest(member).is_some_and(|stamp| stamp <= end) || left_out(member);
+        instant.members.iter().filter(|&&member| !there(member)).count()
+    }
+
+    /// Whether a frame is of the same instant as `first`, which no waiting frame is before.
+    pub(super) fn shares(&self, first: (StreamId, Instant), (stream, stamp): (StreamId, Instant)) -> bool {
+        let group = self.trigger[first.0.index()];
+        let jitter = group.map_or(Duration::ZERO, |group| self.instants[group].jitter);
+        group == self.trigger[stream.index()] && stamp <= first.1 + jitter
     }
 
     /// Whether a frame belongs to the instant that was let go for `first`.
