@@ -638,3 +638,29 @@ fn jobs_that_another_place_has_time_for_cost_nobody_a_result() {
     // But one of three is free at once.
     assert_eq!(started(3, true), [vec![4], vec![0], vec![1, 2, 3]]);
 }
+
+/// The same while critical streams come first: who is due too soon to be in a batch with all that is critical is given up
+/// where there is one place, and has the other one where there are two.
+#[test]
+fn another_place_is_for_those_that_cannot_wait_for_critical_ones() {
+    let started = |places: usize| {
+        // l(b) = 10 ms + b * 1 ms.
+        let mut streams: Vec<_> = (0..5).map(|index| stream(&index.to_string(), ms(200), ms(100))).collect();
+        streams[..3].iter_mut().for_each(|stream| stream.criticality = Criticality::Critical);
+        streams[3].latency_bound = ms(12);
+        let board = board(streams, ms(10), ms(1), 8);
+        let mut profile = profile(&board).with_places(places);
+        profile.provisional = true;
+        let schedule = Schedule::admit(&board, profile).expect("the critical ones fit");
+        let mut rig = Rig::with(&board, schedule, places);
+        for index in 0..5 {
+            rig.next[index] = 1;
+            rig.heart.frame_arrived(rig.now, StreamId(index as u16), 0, rig.now, ());
+        }
+        rig.act();
+        let started = |(_, jobs): &(ModelId, Vec<Job>)| jobs.iter().map(|job| job.stream.0).collect();
+        rig.batches.iter().map(started).collect::<Vec<Vec<u16>>>()
+    };
+    assert_eq!(started(1), [[0, 1, 2, 4]]);
+    assert_eq!(started(2), [vec![0, 1, 2], vec![3]]);
+}

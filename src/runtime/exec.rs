@@ -340,7 +340,8 @@ impl Exec {
                 None => break,
             };
         }
-        // That frames have no result can wait while an instant's frames come in: their threads need the processors now.
+        // That frames have no result can wait while several frames are waited for, all of them out of a moment: the
+        // cameras' threads need the processors now. (It is told with whatever comes next, within a quarter of a second.)
         let many = self.held.is_none() && self.heart.awaited().is_some_and(|frames| frames > 1);
         if self.unsaid && (urgent || !many) {
             self.unsaid = false;

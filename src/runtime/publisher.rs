@@ -49,7 +49,7 @@ impl Publisher {
         loop {
             self.signs.publisher.beat(clock::now());
             let last = flags.last.load(Ordering::Acquire);
-            let (mut any, mut unheard) = (false, false);
+            let (mut any, mut told, mut unheard) = (false, false, false);
             while let Some(order) = self.orders.dequeue() {
                 any = true;
                 self.signs.publisher.beat(clock::now());
@@ -70,12 +70,13 @@ impl Publisher {
                 }
                 if urgent {
                     self.exec.wake();
-                } else if concluded {
+                } else if concluded || !told {
                     self.exec.arrived();
                 }
-                unheard = !urgent && !concluded;
+                unheard = told && !urgent && !concluded;
+                told = true;
             }
-            // Nothing is reported of what has no result: there is room in the ring again, which may be waited for.
+            // Nothing is reported of what has no result but that there is room in the ring again: at first, and at last.
             if unheard {
                 self.exec.arrived();
             }

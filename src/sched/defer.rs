@@ -104,10 +104,10 @@ impl Prospect {
         let end = at.end(at.now, jobs);
         let meanwhile = later.iter().chain(&*due).filter(|frame| frame.critical && frame.from <= end);
         let last = meanwhile.map(|frame| frame.from.max(at.now)).max()?;
-        let behind = batch(at, end, || left.iter().chain(later).chain(&*due));
-        let together = batch(at, last, || first.iter().chain(later).chain(&*due));
+        let (behind, _) = batch(at, end, || left.iter().chain(later).chain(&*due));
+        let (together, in_time) = batch(at, last, || first.iter().chain(later).chain(&*due));
         let now = at.rate(jobs + behind, at.end(end, behind));
-        (at.rate(together, at.end(last, together)) > now).then_some(last)
+        (in_time && at.rate(together, at.end(last, together)) > now).then_some(last)
     }
 
     /// How many critical frames are due by then.
@@ -117,12 +117,12 @@ impl Prospect {
 }
 
 /// Jobs of the batch that starts at an instant, with all that is critical by then, and as many others as are in time
-/// with them.
+/// with them; and whether what is critical is in time at all.
 fn batch<'f, I: Iterator<Item = &'f Frame>>(
     at: Accelerator<'_>,
     start: Instant,
     frames: impl Fn() -> I,
-) -> usize {
+) -> (usize, bool) {
     let there = || frames().filter(|frame| frame.from <= start);
     let ends = || there().filter(|frame| frame.critical).map(|frame| frame.end);
     let (critical, latest) = (ends().count(), ends().min());
@@ -132,6 +132,7 @@ fn batch<'f, I: Iterator<Item = &'f Frame>>(
         latest.is_none_or(|latest| end <= latest) && critical + others >= jobs
     };
     let most = usize::from(at.schedule.max_batch(at.model));
+    let in_time = critical <= most && fits(critical);
     let (mut least, mut over) = (critical.min(most), most + 1);
     while over - least > 1 {
         let middle = least.midpoint(over);
@@ -141,5 +142,5 @@ fn batch<'f, I: Iterator<Item = &'f Frame>>(
             over = middle;
         }
     }
-    least
+    (least, in_time)
 }

@@ -40,7 +40,7 @@
 
 use crate::job::Job;
 use crate::sched::Schedule;
-use crate::sched::phase::Phase;
+use crate::sched::phase::{Due, Phase};
 use crate::sched::profile::TAIL;
 use crate::stream::{ModelId, StreamId};
 use crate::time::{Instant, nanos};
@@ -296,14 +296,15 @@ impl Gather {
         self.hold = None;
     }
 
-    /// Every stream's next frame, where its phase is known: latest arrival and earliest deadline.
-    pub(super) fn next(&mut self, now: Instant) -> impl Iterator<Item = (StreamId, Instant, Instant)> {
+    /// Every stream's next frame that is still to come, where its phase is known: earliest stamp and latest arrival.
+    pub(super) fn next(&mut self, now: Instant) -> impl Iterator<Item = (StreamId, Due)> {
         self.pass_over_absent(now.as_nanos());
-        self.order.iter().filter_map(|&(_, stream)| {
+        let next = self.order.iter().filter_map(|&(_, stream)| {
             let expected = &self.streams[stream.index()];
-            let slot = expected.slot(stream, expected.ahead)?;
-            Some((stream, Instant::from_nanos(slot.release), Instant::from_nanos(slot.deadline)))
-        })
+            Some((stream, expected.phase.due(expected.ahead)?))
+        });
+        // Only those at the front have been passed over.
+        next.filter(move |(_, due)| due.arrival > now)
     }
 
     /// Who did not come is expected a period later.

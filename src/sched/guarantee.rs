@@ -103,6 +103,11 @@
 //! their batch, so that all of them run at once and j ends by e + l_k(M). Who arrives later meets critical batches
 //! only, or another foreign one that was asked about it. ∎
 //!
+//! *A place left free on purpose* ([`super::defer`]) is left so for no longer than beta after the decision, and not beyond
+//! arrival + T - clear of any critical job that waits. *Proof.* As above, with the last instant at which the place was
+//! left free for an end of a foreign batch: who waited at the decision meets its target by the second condition, who came
+//! after it by the first. ∎
+//!
 //! Other streams appear nowhere in it but in beta. Service times that are p times as long as planned are covered
 //! while p * clear is taken for clear (and theorem 1 holds with p * l): the scheduler measures p
 //! ([`super::pace`]).

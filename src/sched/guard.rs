@@ -186,8 +186,9 @@ impl<'s> Look<'s> {
         let early = self.early(index);
         let all = early.all_in_turn(&waiting.deadlines[ALL]);
         let with_all = if all { early.first(&waiting.deadlines[OTHERS], critical).min(room) } else { 0 };
-        // All in turn may mean that what is critical is not first; but it has to be.
+        // All in turn may mean that what is critical is not first: on one place it has to be.
         let (skipped, others) = match with_all {
+            0 if all && !self.beside.is_empty() => (0, 0),
             0 => early.drop(&waiting.deadlines[OTHERS], critical, room),
             others => (0, others),
         };

@@ -48,7 +48,7 @@ type Key = Reverse<(Instant, StreamId, u64)>;
 #[derive(Clone, Copy, Debug)]
 enum Course {
     Start,
-    /// Leave the accelerator free until then, or until so many frames have come.
+    /// Leave the accelerator free until then, or until about so many frames have come.
     Wait(Instant, usize),
     /// Give up the others' frames of the instant of this one, and choose again.
     GiveUp((StreamId, Instant)),
@@ -83,8 +83,8 @@ pub struct Scheduler<P> {
     /// Whether there are others beside them: only then does the guard change anything.
     mixed: bool,
     pace: Pace,
-    /// Planned ends of the newest batches, oldest first: as many as can be at the accelerator.
-    running: VecDeque<Instant>,
+    /// When the batches at the accelerator were started, and their planned ends, oldest first.
+    running: VecDeque<(Instant, Instant)>,
     /// When the places beside the one that is to be given work are free, for one decision.
     beside: Places,
     guard_asked: bool,
@@ -239,7 +239,7 @@ impl<P> Scheduler<P> {
     fn look_beside(&mut self, now: Instant, places: usize) {
         self.beside.clear();
         let busy = self.schedule.places().saturating_sub(places);
-        let ends = self.running.iter().rev().take(busy).copied();
+        let ends = self.running.iter().rev().take(busy).map(|&(_, end)| end);
         // More places than there is room for are as if there were none.
         for free in std::iter::repeat_n(now, places.saturating_sub(1)).chain(ends) {
             let _ = self.beside.push(free);
@@ -252,7 +252,7 @@ impl<P> Scheduler<P> {
             self.running.pop_front();
         }
         let service = self.schedule.planned(batch.model, batch.jobs.len() as u16);
-        self.running.push_back(now + at_pace(service, self.pace.get(now)));
+        self.running.push_back((now, now + at_pace(service, self.pace.get(now))));
     }
 
     /// Whether nobody can be late for a batch of so many that starts now, where nothing waits.
@@ -405,20 +405,22 @@ impl<P> Scheduler<P> {
         held.is_none().then_some(choice)
     }
 
-    /// Whether a batch that the guard lets start is better not started; see [`super::defer`]. Only where not all can be
-    /// met: else nothing is waited for, and nobody given up, without need.
+    /// Whether a batch that the guard lets start is better not started; see [`super::defer`]. Only where whoever watches
+    /// over the heart sees more load than planned: else nothing is waited for, and nobody given up, without need.
     fn defer(&mut self, now: Instant, choice: Choice, latest: Option<Instant>) -> Course {
-        let pressed = self.guard_asked || now < self.guard_until;
         // Where there are several places, what comes meanwhile need not wait for this one.
         let alone = self.schedule.places() < 2;
-        if !pressed || !alone || !self.gather.expects() {
+        if !self.guard_asked || !alone || !self.gather.expects() {
             return Course::Start;
         }
         let pace = self.pace.get(now);
         let Self { schedule, order, queues, gather, gate, prospect, .. } = self;
         let classes = &order[choice.model.index()];
         let heads = classes.iter().filter_map(BinaryHeap::peek);
-        let Some(&Reverse((stamp, stream, _))) = heads.max() else { return Course::Start };
+        let Some(&Reverse(head @ (stamp, stream, _))) = heads.max() else { return Course::Start };
+        if !waits(queues, head) {
+            return Course::Start;
+        }
         let (first, tail) = ((stream, stamp), schedule.tail(choice.model, choice.jobs));
         let frame = |stream: StreamId, from: Instant, deadline: Instant| {
             let end = deadline.saturating_sub(tail);
@@ -442,17 +444,21 @@ impl<P> Scheduler<P> {
                 prospect.waits_for_later(frame);
             }
         }
-        for (stream, arrival, deadline) in gather.next(now) {
-            prospect.is_due(frame(stream, arrival, deadline));
+        // Of others alone none can be with critical frames, which are of a later one.
+        let apart = gate.is_some() && critical == 0;
+        for (stream, due) in gather.next(now).filter(|(stream, due)| apart || of_first((*stream, due.stamp)))
+        {
+            let deadline = due.stamp + schedule.stream(stream).latency_bound;
+            prospect.is_due(frame(stream, due.arrival, deadline));
         }
         let at = Accelerator { schedule, model: choice.model, now, pace };
         let (jobs, given_up) = (usize::from(choice.jobs), usize::from(choice.given_up[1]));
-        // Of others alone none can be with critical frames, which are of a later one.
-        let apart = gate.is_some() && critical == 0;
+        // Nor so long that what is critical and comes meanwhile would be late: see theorem 2.
+        let latest = (now + schedule.blocking(pace)).min(latest.unwrap_or(now + Duration::MAX));
         match prospect.better(at, jobs, given_up, apart) {
             Some(_) if apart && later => Course::GiveUp(first),
-            Some(until) if latest.is_none_or(|latest| until <= latest) => {
-                // Frames that are left out come too.
+            Some(until) if until > now && until <= latest => {
+                // Of an instant that has begun, all that are missing: those that will be left out come too.
                 let oldest = |stream: StreamId| Some(queues[stream.index()].front()?.job.captured);
                 let missing = gate.as_ref().filter(|_| !apart).map(|gate| gate.missing(first, oldest));
                 Course::Wait(until, missing.unwrap_or_else(|| prospect.critical_by(until)))
@@ -683,6 +689,9 @@ impl<P> Scheduler<P> {
     /// A batch came back: how long it took, as the accelerator measured it.
     pub fn batch_done(&mut self, batch: &Batch<P>) {
         let at = batch.completed.max(batch.submitted);
+        if let Some(index) = self.running.iter().position(|&(start, _)| start == batch.submitted) {
+            self.running.remove(index);
+        }
         let failed = batch.fault.is_some();
         let planned = self.schedule.planned(batch.model, batch.jobs.len() as u16);
         if failed || self.pace.observe(at, planned, batch.service) {
@@ -701,6 +710,7 @@ impl<P> Scheduler<P> {
 
     /// The accelerator is gone, or another: for a while nothing is certain.
     pub fn accelerator_lost(&mut self, now: Instant) {
+        self.running.clear();
         self.guard_until = self.guard_until.max(now + HOLD);
     }
 

@@ -7,8 +7,9 @@
 //! A stream that was admitted needs the share `min l(b)/b / P` of the accelerator. What is offered now is the
 //! sum over streams of share * (its rate / the board's) / (1, 2 or 4 by its rung) * pace, where pace is the
 //! service time over the planned one: the median of the last three batches (of the last 2n + 1 where n are at work at
-//! once), so that one moment's outliers move nothing and a sustained overrun is believed with a place's second batch. A camera that is faster than the board
-//! says counts as one that keeps to it: the scheduler lets in no more of its frames.
+//! once), so that one moment's outliers move nothing and a sustained overrun is believed with a place's second batch. A
+//! camera that is faster than the board says counts as one that keeps to it: the scheduler lets in no more of its
+//! frames.
 //! Pressure takes its share off what the accelerator can do.
 //!
 //! # Down
