@@ -64,6 +64,17 @@ impl Rig {
         self.arrive_captured(stream, captured);
     }
 
+    /// The first frames of so many streams come before anything is done; the streams of each batch that has started.
+    fn start_together(&mut self, streams: u16) -> Vec<Vec<u16>> {
+        for index in 0..streams {
+            self.next[usize::from(index)] = 1;
+            self.heart.frame_arrived(self.now, StreamId(index), 0, self.now, ());
+        }
+        self.act();
+        let started = |(_, jobs): &(ModelId, Vec<Job>)| jobs.iter().map(|job| job.stream.0).collect();
+        self.batches.iter().map(started).collect()
+    }
+
     fn arrive_captured(&mut self, stream: usize, captured: Instant) {
         let sequence = self.next[stream];
         self.next[stream] += 1;
@@ -599,12 +610,7 @@ fn free_places_share_what_waits_where_small_batches_cost_little() {
     for (intercept, slope, expected) in [(ms(1), ms(5), vec![2, 2]), (ms(10), ms(1), vec![4])] {
         let streams = (0..4).map(|index| stream(&index.to_string(), ms(100), ms(100))).collect();
         let mut rig = Rig::new(&board(streams, intercept, slope, 8), 2);
-        for index in 0..4 {
-            rig.next[usize::from(index)] = 1;
-            rig.heart.frame_arrived(rig.now, StreamId(index), 0, rig.now, ());
-        }
-        rig.act();
-        let sizes: Vec<usize> = rig.batches.iter().map(|(_, jobs)| jobs.len()).collect();
+        let sizes: Vec<usize> = rig.start_together(4).iter().map(Vec::len).collect();
         assert_eq!(sizes, expected);
     }
 }
@@ -623,13 +629,7 @@ fn jobs_that_another_place_has_time_for_cost_nobody_a_result() {
         if running {
             rig.arrive(4);
         }
-        for index in 0..4 {
-            rig.next[index] = 1;
-            rig.heart.frame_arrived(rig.now, StreamId(index as u16), 0, rig.now, ());
-        }
-        rig.act();
-        let started = |(_, jobs): &(ModelId, Vec<Job>)| jobs.iter().map(|job| job.stream.0).collect();
-        rig.batches.iter().map(started).collect::<Vec<Vec<u16>>>()
+        rig.start_together(4)
     };
     assert_eq!(started(1, false), [[1, 2, 3]]);
     assert_eq!(started(2, false), [vec![0], vec![1, 2, 3]]);
@@ -653,13 +653,7 @@ fn another_place_is_for_those_that_cannot_wait_for_critical_ones() {
         profile.provisional = true;
         let schedule = Schedule::admit(&board, profile).expect("the critical ones fit");
         let mut rig = Rig::with(&board, schedule, places);
-        for index in 0..5 {
-            rig.next[index] = 1;
-            rig.heart.frame_arrived(rig.now, StreamId(index as u16), 0, rig.now, ());
-        }
-        rig.act();
-        let started = |(_, jobs): &(ModelId, Vec<Job>)| jobs.iter().map(|job| job.stream.0).collect();
-        rig.batches.iter().map(started).collect::<Vec<Vec<u16>>>()
+        rig.start_together(5)
     };
     assert_eq!(started(1), [[0, 1, 2, 4]]);
     assert_eq!(started(2), [vec![0, 1, 2], vec![3]]);
