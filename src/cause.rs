@@ -2,7 +2,8 @@
 //!
 //! The way from capture to finish is cut into stages that follow each other without a gap. Each has a budget;
 //! the stage that is furthest beyond its own is the cause, the earlier one of equals. Where none is beyond its
-//! budget (the bound is shorter than the plan) the longest is.
+//! budget (the bound is shorter than the plan) the longest is. A batch that was submitted early enough for its results to
+//! be out in time as planned is late for what came after that: of the last three, whichever took longest beyond its plan.
 //!
 //! | cause | from | to | budget |
 //! |---|---|---|---|
@@ -99,16 +100,18 @@ impl Way {
         let free = self.free.clamp(job.arrived.min(self.submitted), self.submitted);
         let company = self.planned.saturating_sub(self.alone);
         let service = self.completed.since(self.submitted);
+        let as_planned = self.submitted + self.planned + BUDGET + self.decoding;
+        let (first, budget) = if as_planned <= job.deadline { (3, Duration::ZERO) } else { (0, BUDGET) };
         let stages = [
             (MissCause::LateCapture, job.arrived.since(job.captured), travel),
             (MissCause::Queue, free.since(job.arrived), Duration::ZERO),
             (MissCause::BatchWait, self.submitted.since(free) + company.min(service), Duration::ZERO),
             (MissCause::Overrun, service.saturating_sub(company), self.alone),
-            (MissCause::Output, self.taken.since(self.completed), BUDGET),
-            (MissCause::Decode, finish.since(self.taken.max(self.completed)), BUDGET + self.decoding),
+            (MissCause::Output, self.taken.since(self.completed), budget),
+            (MissCause::Decode, finish.since(self.taken.max(self.completed)), budget + self.decoding),
         ];
-        let mut worst = (MissCause::LateCapture, (Duration::ZERO, Duration::ZERO));
-        for (cause, time, budget) in stages {
+        let mut worst = (stages[first].0, (Duration::ZERO, Duration::ZERO));
+        for &(cause, time, budget) in &stages[first..] {
             let weight = (time.saturating_sub(budget), time);
             if weight > worst.1 {
                 worst = (cause, weight);
@@ -162,6 +165,16 @@ mod tests {
         assert_eq!(cause(10, 17, 17, 21, 21, 21), MissCause::LateCapture);
         // Nor is what was planned: 6 ms of decoding are 4.5 beyond it, 11 at the accelerator are 5.
         assert_eq!(cause(2, 2, 2, 15, 15, 21), MissCause::Overrun);
+    }
+
+    #[test]
+    fn what_was_submitted_in_time_is_not_late_for_what_was_before() {
+        // 12 + 6 + 0.5 + 1 are in time for 20, 13 + 6 + 0.5 + 1 are not; either way 12 or 13 were spent waiting.
+        assert_eq!(cause(0, 12, 12, 21, 21, 22), MissCause::Overrun);
+        assert_eq!(cause(0, 12, 12, 18, 20, 21), MissCause::Output);
+        assert_eq!(cause(0, 12, 12, 18, 18, 21), MissCause::Decode);
+        assert_eq!(cause(0, 0, 12, 21, 21, 22), MissCause::Overrun);
+        assert_eq!(cause(0, 13, 13, 22, 22, 23), MissCause::Queue);
     }
 
     #[test]
