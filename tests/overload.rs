@@ -345,9 +345,15 @@ fn a_long_bound_leaves_others_long_batches() {
     for (releases, fit) in
         [(bench::Releases::Staggered, 60), (bench::Releases::Random, 60), (bench::Releases::Groups, 53)]
     {
-        for streams in [fit, fit + 2, fit + 4, fit + 8] {
+        // Critical ones alone are two thirds of what fits with 128.
+        for streams in [fit, fit + 2, fit + 4, fit + 8, 128] {
             let (met, missed) = crowded(releases, streams, PERIOD.mul_f64(1.5));
-            let least = if streams == fit { 0.999 } else { 0.97 } * fit as f64 / PERIOD.as_secs_f64();
+            let least = match streams {
+                _ if streams == fit => 0.999,
+                128 => 0.94,
+                _ => 0.97,
+            };
+            let least = least * fit as f64 / PERIOD.as_secs_f64();
             assert!(met >= least, "{releases:?} {streams}: {met} frames a second, not {least}");
             // A group's are missed at once, before which nothing says that there are too many: a third of half of all.
             let allowed = if releases == bench::Releases::Groups { streams.div_ceil(6) } else { 0 };
@@ -363,7 +369,12 @@ fn a_long_bound_costs_cameras_that_are_released_together_nothing() {
     for bound in [1.2, 1.5, 2.0] {
         for streams in [64, 80, 96, 104, 112, 120, 128] {
             let (met, missed) = crowded(bench::Releases::Aligned, streams, PERIOD.mul_f64(bound));
-            let least = if streams == 64 { 0.999 } else { 0.95 } * 64.0 / PERIOD.as_secs_f64();
+            let least = match streams {
+                64 => 0.999,
+                _ if bound > 1.2 => 0.99,
+                _ => 0.95,
+            };
+            let least = least * 64.0 / PERIOD.as_secs_f64();
             assert!(met >= least, "{bound} periods, {streams}: {met} frames a second, not {least}");
             assert_eq!(missed, 0, "{bound} periods, {streams}");
         }

@@ -3,11 +3,12 @@
 mod common;
 
 use common::{board, ms, profile, stream};
-use ocelli::board::Board;
+use ocelli::board::{Board, Trigger};
 use ocelli::job::{Batch, DropReason, Job};
 use ocelli::sched::{Schedule, Scheduler};
 use ocelli::stream::{ModelId, StreamId};
 use ocelli::time::Instant;
+use std::time::Duration;
 
 /// A scheduler, and its next frames.
 struct Rig {
@@ -61,6 +62,21 @@ impl Rig {
         self.started()
     }
 
+    /// Lets all come and be served until it is known when they do: each so long after the period's beginning. The
+    /// beginning of the next period.
+    fn learn(&mut self, period: Duration, offsets: &[u64]) -> Instant {
+        let mut start = NOW;
+        for _ in 0..20 {
+            for (stream, &offset) in offsets.iter().enumerate() {
+                self.push(start + ms(offset), stream as u16);
+                while !self.starts(start + ms(offset)).is_empty() {}
+            }
+            start = start + period;
+        }
+        assert_eq!(self.ended(), []);
+        start
+    }
+
     fn started(&mut self) -> Vec<(u16, u64)> {
         let started =
             self.batch.jobs.iter().map(|member| (member.job.stream.0, member.job.sequence)).collect();
@@ -90,7 +106,7 @@ fn they_start_when_nothing_waits_the_first_deadline_first() {
     rig.leave_out(NOW, 2);
     rig.push(NOW, 0);
     assert_eq!(rig.starts_spare(NOW), [], "something waits");
-    assert_eq!(rig.starts(NOW), [(0, 0)], "and takes nobody along");
+    assert_eq!(rig.starts(NOW), [(0, 0)], "and takes nobody along, as nobody knows who comes when");
     assert_eq!(rig.starts(NOW), []);
     assert_eq!(rig.starts_spare(NOW), [(2, 0), (1, 0)]);
     assert_eq!(rig.starts_spare(NOW), []);
@@ -123,6 +139,60 @@ fn more_start_where_another_place_has_time_for_those_that_may_come() {
         let _ = rig.scheduler.fill_spare(NOW, places, &mut rig.batch);
         assert_eq!(rig.started(), expected, "{places}");
     }
+}
+
+#[test]
+fn it_rides_along_in_a_batch_that_has_room() {
+    let board = cameras(&[99, 99, 99, 99]);
+    let mut rig = Rig::with(Schedule::overcommitted_for_measuring(&board, profile(&board)));
+    let now = rig.learn(ms(100), &[0, 0, 0, 50]);
+    rig.push(now, 0);
+    rig.leave_out(now, 1);
+    rig.leave_out(now, 2);
+    assert_eq!(rig.starts(now), [(0, 20), (1, 20), (2, 20)]);
+    assert_eq!(rig.starts_spare(now), []);
+    assert_eq!(rig.ended(), []);
+}
+
+#[test]
+fn it_does_not_ride_where_who_is_due_would_have_no_time_to_spare() {
+    // The last one comes after 2 ms, and needs l(1) = 3 ms and 0.5 behind a batch of 3, 4 or 5 ms; all batches a tenth
+    // longer that is 7.1, 8.2 or 9.3 ms.
+    for (bound, expected) in
+        [(6, vec![(0, 20)]), (7, vec![(0, 20), (1, 20)]), (8, vec![(0, 20), (1, 20), (2, 20)])]
+    {
+        let board = cameras(&[99, 99, 99, bound]);
+        let mut rig = Rig::with(Schedule::overcommitted_for_measuring(&board, profile(&board)));
+        let now = rig.learn(ms(100), &[0, 0, 0, 2]);
+        rig.push(now, 0);
+        rig.leave_out(now, 1);
+        rig.leave_out(now, 2);
+        assert_eq!(rig.starts(now), expected, "{bound} ms");
+    }
+}
+
+#[test]
+fn it_does_not_make_an_instant_longer_than_until_the_next_one() {
+    // Batches of up to eight take 10 ms; instants are 9 ms apart, with time enough for two.
+    let mut board = cameras(&[40; 8]);
+    for stream in &mut board.streams {
+        stream.period = ms(9);
+        stream.trigger = Some(Trigger { id: "t".to_owned(), offset: ms(0), jitter: ms(0) });
+    }
+    let mut rig = Rig::with(Schedule::overcommitted_for_measuring(&board, profile(&board)));
+    (4..8).for_each(|stream| rig.scheduler.set_every(StreamId(stream), Some(2)));
+    let mut now = NOW;
+    for _ in 0..20 {
+        (0..4).for_each(|stream| rig.push(now, stream));
+        (4..8).for_each(|stream| rig.leave_out(now, stream));
+        let started = rig.starts(now);
+        assert!(started.len() >= 4 && rig.starts(now).is_empty(), "one batch: {started:?}");
+        now = now + ms(9);
+    }
+    (0..4).for_each(|stream| rig.push(now, stream));
+    (4..8).for_each(|stream| rig.leave_out(now, stream));
+    assert_eq!(rig.starts(now).len(), 7, "l(7) = 9 ms");
+    assert_eq!(rig.starts_spare(now), [], "an instant's frames do not start without it");
 }
 
 #[test]

@@ -15,7 +15,7 @@
 
 use crate::board::{Board, SourceSpec, Stream};
 use crate::sched::Profile;
-use crate::sched::guarantee::{Accelerator, Demand, Reserve};
+use crate::sched::guarantee::{Accelerator, Demand};
 use crate::sched::guard::at_pace;
 use crate::sched::profile::TAIL;
 use crate::sched::trigger::{Gate, Releases, Timetable};
@@ -46,9 +46,44 @@ pub struct Admitted {
     pub travel: Duration,
     /// How much earlier than a period after the one before it a frame may arrive.
     pub tolerance: Duration,
-    /// Of a critical stream: the longest response (arrival to the end of its batch) that is let happen, and the
-    /// time that it needs from a free accelerator on, as planned.
-    pub reserve: Option<(Duration, Duration)>,
+    /// Of a critical stream.
+    pub reserve: Option<Reserve>,
+}
+
+/// What a critical stream keeps from others: see theorem 2 of [`super::guarantee`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reserve {
+    /// Longest response (arrival to the end of its batch) that is let happen where anything may come meanwhile.
+    pub target: Duration,
+    /// Time that it needs from a free accelerator on, as planned.
+    pub clear: Duration,
+    /// Longest response with which it is in time.
+    pub limit: Duration,
+}
+
+/// The critical streams, where all of them have one model: see "What may come meanwhile" in [`super::guarantee`].
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Together {
+    pub(super) model: ModelId,
+    /// How many they are.
+    pub(super) jobs: u16,
+    /// Their least spacing, and their shortest limit.
+    spacing: Duration,
+    limit: Duration,
+}
+
+impl Together {
+    fn of(streams: &[Admitted]) -> Option<Self> {
+        let critical = || streams.iter().filter_map(|stream| Some((stream, stream.reserve?)));
+        let model = critical().next()?.0.model;
+        Some(Self {
+            model,
+            jobs: critical().count() as u16,
+            spacing: critical().map(|(stream, _)| stream.period.saturating_sub(stream.tolerance)).min()?,
+            limit: critical().map(|(_, reserve)| reserve.limit).min()?,
+        })
+        .filter(|_| critical().all(|(stream, _)| stream.model == model))
+    }
 }
 
 /// An admitted board. The only way to a scheduler.
@@ -62,6 +97,7 @@ pub struct Schedule {
     releases: Releases,
     gate: Option<Gate>,
     critical_certain: bool,
+    together: Option<Together>,
     /// More than admission allows.
     overcommitted: bool,
 }
@@ -209,8 +245,9 @@ impl Schedule {
             tolerance: tolerance(stream),
             reserve,
         });
-        let streams = streams.collect();
+        let streams: Vec<Admitted> = streams.collect();
         let critical_certain = critical.certain;
+        let together = if critical_certain { Together::of(&streams) } else { None };
         let max_batch = board.accelerator.max_batch;
         Self {
             streams,
@@ -219,10 +256,25 @@ impl Schedule {
             max_batch,
             patience,
             critical_certain,
+            together,
             releases,
             gate,
             overcommitted: false,
         }
+    }
+
+    /// The critical streams, where they have one model and are certain to be in time.
+    pub(super) fn together(&self) -> Option<Together> {
+        self.together
+    }
+
+    /// Whether critical frames may be as late as their bound allows, when batches take `pace` times as long as planned: see
+    /// "As late as the bound allows" in [`super::guarantee`].
+    pub(super) fn is_roomy(&self, pace: f64) -> bool {
+        self.together.is_some_and(|Together { model, jobs, spacing, limit }| {
+            let service = at_pace(self.planned(model, jobs), pace);
+            jobs <= self.max_batch(model) && service < spacing && 2 * service <= limit
+        })
     }
 
     /// What is known of the captures' instants, where streams were admitted by it.
@@ -333,8 +385,14 @@ impl Schedule {
     #[must_use]
     pub fn blocking(&self, pace: f64) -> Duration {
         let reserves = self.streams.iter().filter_map(|stream| stream.reserve);
-        let rooms = reserves.map(|(target, clear)| target.saturating_sub(at_pace(clear, pace)));
+        let rooms = reserves.map(|Reserve { target, clear, .. }| target.saturating_sub(at_pace(clear, pace)));
         rooms.min().unwrap_or(Duration::MAX)
+    }
+
+    /// Longest response of a critical stream that is let happen where it is known what may come meanwhile.
+    pub(super) fn longest_response(&self, stream: StreamId, pace: f64) -> Option<Duration> {
+        let Reserve { target, limit, .. } = self.stream(stream).reserve?;
+        Some(if self.is_roomy(pace) { limit.max(target) } else { target })
     }
 
     /// Largest number of jobs that a batch of `model`, started `now`, may have so that it ends in time for
@@ -394,8 +452,8 @@ fn tolerance(stream: &Stream) -> Duration {
 pub(super) struct Critical {
     /// Whether theorem 2 holds.
     pub(super) certain: bool,
-    /// Per stream of the board: target and clear.
-    reserves: Vec<Option<(Duration, Duration)>>,
+    /// Per stream of the board.
+    reserves: Vec<Option<Reserve>>,
 }
 
 impl Critical {
@@ -431,10 +489,13 @@ impl Critical {
         let (mut reserves, mut all) = (reserves.into_iter(), all.into_iter());
         let reserves = board.streams.iter().map(|stream| {
             let demand = if is_critical(&stream) { all.next()? } else { return None };
-            let known = demand.and_then(|_| reserves.next());
-            known.map_or(Some((stream.latency_bound, Duration::ZERO)), |Reserve { target, clear }| {
-                Some((Duration::from_nanos(target), Duration::from_nanos(clear)))
-            })
+            let known = demand.and_then(|demand| Some((reserves.next()?, demand.limit)));
+            let bound = stream.latency_bound;
+            let unknown = Reserve { target: bound, clear: Duration::ZERO, limit: bound };
+            Some(known.map_or(unknown, |((target, clear), limit)| {
+                let [target, clear, limit] = [target, clear, limit].map(Duration::from_nanos);
+                Reserve { target, clear, limit }
+            }))
         });
         let reserves = reserves.collect();
         Self { certain, reserves }
@@ -442,7 +503,8 @@ impl Critical {
 
     /// Longest batch with others' jobs that all of them can wait for.
     pub(super) fn room(&self) -> Option<Duration> {
-        self.reserves.iter().flatten().map(|(target, clear)| target.saturating_sub(*clear)).min()
+        let rooms = self.reserves.iter().flatten();
+        rooms.map(|Reserve { target, clear, .. }| target.saturating_sub(*clear)).min()
     }
 
     /// What others lack one of whose frames takes longer than critical streams can wait; by stream.

@@ -297,7 +297,7 @@ impl Gather {
     }
 
     /// Every stream's next frame that is still to come, where its phase is known: earliest stamp and latest arrival.
-    pub(super) fn next(&mut self, now: Instant) -> impl Iterator<Item = (StreamId, Due)> {
+    pub(super) fn next(&mut self, now: Instant) -> impl Iterator<Item = (StreamId, Due)> + Clone {
         self.pass_over_absent(now.as_nanos());
         let next = self.order.iter().filter_map(|&(_, stream)| {
             let expected = &self.streams[stream.index()];

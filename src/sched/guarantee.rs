@@ -103,6 +103,18 @@
 //! their batch, so that all of them run at once and j ends by e + l_k(M). Who arrives later meets critical batches
 //! only, or another foreign one that was asked about it. ∎
 //!
+//! *As late as the bound allows.* T is shorter than the limit L where frames that pile up would take more time than the
+//! longer wait gives. Where all n streams of C have one model, n <= B, l(n) is less than every spacing and 2 * l(n) is at
+//! most every L, the batches of the last paragraph may reckon with L in place of T, if M <= n. *Proof.* At the end of
+//! such a batch all that waits, at most n frames, starts at once, and so again and again: between two starts there is less
+//! than a spacing, so that a stream has one frame more at the next, n in all, and who arrives meanwhile ends
+//! 2 * l(n) later at the most. A place that is left free, and a foreign batch by the conditions with T, leave every job
+//! that waits the time `clear` before arrival + T, whatever was before: of a stream no more frames can then wait than T
+//! counts. ∎ Lateness that is never made up for leaves nothing for disturbances: [`super::guard`] keeps some time free.
+//!
+//! *With a gate* ([`super::trigger`]) instants are kept apart for the sake of the others only: what is critical goes with
+//! the first batch, whatever its instant, as C's theorem 1 has it.
+//!
 //! *A place left free on purpose* ([`super::defer`]) is left so for no longer than beta after the decision, and not beyond
 //! arrival + T - clear of any critical job that waits. *Proof.* As above, with the last instant at which the place was
 //! left free for an end of a foreign batch: who waited at the decision meets its target by the second condition, who came
@@ -112,7 +124,8 @@
 //! while p * clear is taken for clear (and theorem 1 holds with p * l): the scheduler measures p
 //! ([`super::pace`]).
 //!
-//! `tests/guarantee.rs` tries both on the heart itself, on random boards with as many streams as are admitted.
+//! `tests/guarantee.rs` tries both on the heart itself, on random boards with as many streams as are admitted;
+//! `tests/trigger.rs` tries the second with more of them, on triggers.
 
 use crate::board::{Board, SourceSpec, Stream};
 use crate::sched::admission::{Lack, MAX_DEPTH, queue_depth};
@@ -437,10 +450,10 @@ impl Accelerator {
         }
     }
 
-    /// For critical streams, what theorem 2 lets others do: of the targets that are tried those that leave room
+    /// For critical streams, target and clear of theorem 2, in nanoseconds: of the targets that are tried those that leave room
     /// for a batch of `one`, then for one of `full` where everything takes twice as long as planned (for less than
     /// one of `one` it is none), then otherwise. `None` where the streams are not certain to be in time even alone.
-    pub(super) fn reserves(&self, demands: &[Demand], one: u64, full: u64) -> Option<Vec<Reserve>> {
+    pub(super) fn reserves(&self, demands: &[Demand], one: u64, full: u64) -> Option<Vec<(u64, u64)>> {
         let worst = |model, all: &[u64], passers: &[u64]| self.worst(model, all, passers);
         // Long targets are lenient to others, and let more frames of a stream pile up: with each of these one
         // less may.
@@ -458,12 +471,12 @@ impl Accelerator {
         let reserves = tried.filter_map(|targets| {
             let clears = self.each(demands, &targets, |model, all, passers| self.clear(model, all, passers));
             let pairs = targets.into_iter().zip(clears.ok()?);
-            let reserves: Vec<_> = pairs.map(|(target, clear)| Reserve { target, clear }).collect();
+            let reserves: Vec<_> = pairs.collect();
             let room = |pace: u64| {
-                let rooms = reserves.iter().map(|reserve| reserve.target.checked_sub(pace * reserve.clear));
+                let rooms = reserves.iter().map(|&(target, clear)| target.checked_sub(pace * clear));
                 rooms.min().unwrap_or(Some(u64::MAX)).unwrap_or(0)
             };
-            let certain = reserves.iter().all(|reserve| reserve.clear <= reserve.target);
+            let certain = reserves.iter().all(|(target, clear)| clear <= target);
             // What takes no batch then is no reason to leave less room for them as planned.
             let slow = if room(2) < 2 * one { 0 } else { room(2).min(2 * full) };
             let score = [room(1).min(one), slow, room(1).min(full)];
@@ -475,22 +488,10 @@ impl Accelerator {
 
     /// Reserves for critical streams that are not certain to be in time: as if each had one frame at a time, and
     /// a batch held all.
-    pub(super) fn hopes(&self, demands: &[Demand]) -> Vec<Reserve> {
+    pub(super) fn hopes(&self, demands: &[Demand]) -> Vec<(u64, u64)> {
         let mut streams = vec![0; self.services.len()];
         demands.iter().for_each(|demand| streams[demand.model] += 1);
-        let hope = |demand: &Demand| Reserve {
-            target: demand.limit,
-            clear: self.service(demand.model, streams[demand.model]),
-        };
+        let hope = |demand: &Demand| (demand.limit, self.service(demand.model, streams[demand.model]));
         demands.iter().map(hope).collect()
     }
-}
-
-/// What a critical stream keeps from others; see theorem 2. In nanoseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Reserve {
-    /// Longest response that is let happen.
-    pub(super) target: u64,
-    /// Time from a free place to the end of its batch.
-    pub(super) clear: u64,
 }

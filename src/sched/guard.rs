@@ -11,8 +11,8 @@
 //! utilisation), the same rule runs on what can be hoped for, one batch of theirs: no guarantee.
 
 use crate::job::Job;
-use crate::sched::Schedule;
 use crate::sched::early::{Early, Places};
+use crate::sched::{Reserve, Schedule};
 use crate::stream::ModelId;
 use crate::time::{Instant, nanos};
 use std::time::Duration;
@@ -22,6 +22,10 @@ pub(super) const HOLD: Duration = Duration::from_secs(2);
 
 /// While the guard lets no batch begin: how soon it is asked again, if nothing happens before.
 pub(super) const RETRY: Duration = Duration::from_millis(100);
+
+/// Critical frames are let be as late as their bound allows only where they would be in time even if batches took so much
+/// longer: lateness that the next batches do not make up for is what the machine's next pause comes on top of.
+const CAREFUL: f64 = 1.25;
 
 /// Positions of the lists of deadlines.
 pub(super) const CRITICAL: usize = 0;
@@ -36,6 +40,8 @@ pub(super) struct Choice {
     pub(super) jobs: u16,
     pub(super) critical: u16,
     pub(super) others: u16,
+    /// With those that were left out and may ride along.
+    pub(super) most: u16,
     pub(super) given_up: [u16; 2],
 }
 
@@ -44,8 +50,9 @@ pub(super) struct Choice {
 pub(super) struct Waiting {
     /// Jobs of critical streams.
     critical: u16,
-    /// Their latest end, and the latest end of a batch without them.
+    /// Their latest end, whatever comes meanwhile and where that is known, and the latest end of a batch without them.
     end: Option<Instant>,
+    last: Option<Instant>,
     free: Option<Instant>,
     /// All deadlines of critical jobs, of others, and of all, ascending.
     pub(super) deadlines: [Vec<Instant>; 3],
@@ -64,7 +71,7 @@ impl Waiting {
         critical: impl Iterator<Item = Instant>,
         others: impl Iterator<Item = Instant>,
     ) {
-        (self.critical, self.end, self.free) = (0, None, None);
+        (self.critical, self.end, self.last, self.free) = (0, None, None, None);
         let [ours, theirs, all] = &mut self.deadlines;
         [&mut *ours, &mut *theirs, &mut *all].into_iter().for_each(Vec::clear);
         ours.extend(critical);
@@ -88,11 +95,21 @@ pub(super) struct Look<'s> {
     /// in by [`super::police`] at a known instant at the earliest.
     blocking: Duration,
     models: &'s mut [Waiting],
-    /// What may come meanwhile, where all that is critical has one model.
-    model: Option<ModelId>,
-    next: &'s [Next],
+    /// What may come meanwhile, where that is known.
+    coming: Option<Coming<'s>>,
     /// When the accelerator's other places are free.
     beside: &'s Places,
+}
+
+/// What is critical and may come while a batch runs.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Coming<'s> {
+    /// The model of all of it.
+    pub(super) model: ModelId,
+    /// The streams' next frames, of all of them.
+    pub(super) next: &'s [Next],
+    /// Whether it may be as late as the bound allows: see [`Schedule::is_roomy`].
+    pub(super) roomy: bool,
 }
 
 /// A critical stream's next frame.
@@ -103,7 +120,13 @@ pub(super) struct Next {
     /// The least time between it and the one after it.
     pub(super) spacing: Duration,
     /// Longest response.
-    pub(super) target: Duration,
+    pub(super) reserve: Reserve,
+}
+
+impl Next {
+    fn latest(&self, arrival: Instant, lenient: bool) -> Instant {
+        arrival + if lenient { self.reserve.limit } else { self.reserve.target }
+    }
 }
 
 /// `d` times `pace`.
@@ -118,20 +141,24 @@ impl<'s> Look<'s> {
         pace: f64,
         blocking: Duration,
         models: &'s mut [Waiting],
-        (model, next): (Option<ModelId>, &'s [Next]),
+        coming: Option<Coming<'s>>,
         beside: &'s Places,
     ) -> Self {
-        Self { schedule, now, pace, blocking, models, model, next, beside }
+        Self { schedule, now, pace, blocking, models, coming, beside }
     }
 
     /// A critical stream has so many jobs waiting, and this is the first to be met.
     pub(super) fn critical(&mut self, stream: usize, jobs: usize, oldest: &Job) {
         let admitted = &self.schedule.streams()[stream];
-        let Some((target, clear)) = admitted.reserve else { return };
+        let Some(Reserve { target, clear, limit }) = admitted.reserve else { return };
+        let roomy = self.coming.is_some_and(|coming| coming.roomy);
         let waiting = &mut self.models[admitted.model.index()];
         waiting.critical += jobs as u16;
         let tail = self.schedule.tail(admitted.model, jobs as u16);
-        let end = (oldest.arrived + target).min(oldest.deadline.saturating_sub(tail));
+        let late = |response: Duration| (oldest.arrived + response).min(oldest.deadline.saturating_sub(tail));
+        let end = late(target);
+        let last = if roomy { late(limit.max(target)) } else { end };
+        waiting.last = Some(waiting.last.map_or(last, |least| least.min(last)));
         let free = end.saturating_sub(at_pace(clear, self.pace));
         waiting.end = Some(waiting.end.map_or(end, |least| least.min(end)));
         waiting.free = Some(waiting.free.map_or(free, |least| least.min(free)));
@@ -160,15 +187,16 @@ impl<'s> Look<'s> {
         self.with_others(model).or_else(|| {
             let (skipped, jobs) = self.early(model).some(&self.models[model].deadlines[CRITICAL]);
             let (skipped, jobs) = (skipped as u16, jobs as u16);
+            let all = (skipped, jobs) == (0, self.models[model].critical);
+            let most = if all { self.allowed(model).unwrap_or(jobs) } else { jobs };
             let model = ModelId(model as u8);
-            Some(Choice { model, jobs, critical: jobs, others: 0, given_up: [skipped, 0] })
+            Some(Choice { model, jobs, critical: jobs, others: 0, most, given_up: [skipped, 0] })
         })
     }
 
-    /// A batch of `model` with all that is critical and as many others as may be in it; `None` where none may.
-    fn with_others(&self, index: usize) -> Option<Choice> {
+    /// How many may be in a batch of a model with all that is critical and others; `None` where no others may.
+    fn allowed(&self, index: usize) -> Option<u16> {
         let (model, waiting) = (ModelId(index as u8), &self.models[index]);
-        waiting.first(OTHERS)?;
         let elsewhere = self.models.iter().enumerate().filter(|&(other, _)| other != index);
         let free = elsewhere.filter_map(|(_, other)| other.free).min();
         let most = match waiting.first(CRITICAL) {
@@ -176,12 +204,20 @@ impl<'s> Look<'s> {
             None => self.schedule.max_batch(model),
         };
         let harmless = |&jobs: &u16| {
-            let service = at_pace(self.schedule.planned(model, jobs), self.pace);
+            let service = self.service(model, jobs.into(), false);
             let end = self.now + service;
-            let whatever_comes = service <= self.blocking && free.is_none_or(|free| end <= free);
-            waiting.end.is_none_or(|latest| end <= latest) && (whatever_comes || self.clears(index, end))
+            let by = |latest: Option<Instant>| latest.is_none_or(|latest| end <= latest);
+            let whatever_comes = service <= self.blocking && by(free) && by(waiting.end);
+            whatever_comes || self.is_known_harmless(index, jobs)
         };
-        let allowed = (waiting.critical + 1..=most).rev().find(harmless)?;
+        (waiting.critical + 1..=most).rev().find(harmless)
+    }
+
+    /// A batch of a model with all that is critical and as many others as may be in it; `None` where none may.
+    fn with_others(&self, index: usize) -> Option<Choice> {
+        let (model, waiting) = (ModelId(index as u8), &self.models[index]);
+        waiting.first(OTHERS)?;
+        let allowed = self.allowed(index)?;
         let (critical, room) = (usize::from(waiting.critical), usize::from(allowed - waiting.critical));
         let early = self.early(index);
         let all = early.all_in_turn(&waiting.deadlines[ALL]);
@@ -199,32 +235,50 @@ impl<'s> Look<'s> {
             jobs,
             critical: waiting.critical,
             others,
+            most: allowed,
             given_up: [0, skipped],
         })
     }
 
-    /// Whether all critical jobs that wait for another model, or may have come by then, are in time in one batch
-    /// when the accelerator is free at `end`.
-    fn clears(&self, index: usize, end: Instant) -> bool {
-        let Some(model) = self.model else { return false };
+    /// Whether a batch of so many is harmless for what is known of what may come meanwhile.
+    fn is_known_harmless(&self, index: usize, jobs: u16) -> bool {
+        let Some(coming) = self.coming else { return false };
+        let harmless = |lenient: bool| {
+            let end = self.now + self.service(ModelId(index as u8), jobs.into(), lenient);
+            let waiting = &self.models[index];
+            let latest = if lenient { waiting.last } else { waiting.end };
+            latest.is_none_or(|latest| end <= latest) && self.clears(coming, index, end, lenient)
+        };
+        harmless(false) || coming.roomy && harmless(true)
+    }
+
+    /// Whether all critical jobs that wait for another model, or may have come by then, are in time in one batch when the
+    /// accelerator is free at `end`.
+    fn clears(&self, coming: Coming<'_>, index: usize, end: Instant, lenient: bool) -> bool {
+        let Coming { model, next, .. } = coming;
         let (mut jobs, mut latest) = match &self.models[model.index()] {
-            waiting if model.index() != index => (u64::from(waiting.critical), waiting.end),
+            waiting if model.index() != index => {
+                (u64::from(waiting.critical), if lenient { waiting.last } else { waiting.end })
+            }
             _ => (0, None),
         };
-        for next in self.next {
+        for next in next {
             let from = next.from.max(self.now);
             if from <= end {
                 jobs += 1 + nanos(end.since(from)) / nanos(next.spacing).max(1);
-                let target = from + next.target;
-                latest = Some(latest.map_or(target, |least| least.min(target)));
+                let its = next.latest(from, lenient);
+                latest = Some(latest.map_or(its, |least| least.min(its)));
             }
         }
         let Some(latest) = latest else { return true };
-        let fits = |jobs| jobs <= self.schedule.max_batch(model);
-        u16::try_from(jobs)
-            .ok()
-            .filter(|&jobs| fits(jobs))
-            .is_some_and(|jobs| end + at_pace(self.schedule.planned(model, jobs), self.pace) <= latest)
+        let most = if lenient { next.len() } else { usize::from(self.schedule.max_batch(model)) };
+        let jobs = usize::try_from(jobs).unwrap_or(usize::MAX);
+        jobs <= most && end + self.service(model, jobs, lenient) <= latest
+    }
+
+    fn service(&self, model: ModelId, jobs: usize, lenient: bool) -> Duration {
+        let pace = self.pace * if lenient { CAREFUL } else { 1.0 };
+        at_pace(self.schedule.planned(model, jobs as u16), pace)
     }
 
     fn early(&self, model: usize) -> Early<'_> {

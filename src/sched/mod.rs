@@ -19,7 +19,7 @@ mod scheduler;
 mod spare;
 mod trigger;
 
-pub use admission::{Admitted, Lack, Refusal, Schedule, queue_depth};
+pub use admission::{Admitted, Lack, Refusal, Reserve, Schedule, queue_depth};
 pub use excess::{Delivery, Excess};
 pub use plan::{Fits, Plan, Planned, Protection, Remedy};
 pub use profile::{Decoding, Profile, Service};

@@ -14,7 +14,7 @@
 //! A frame that was longer on its way than the board states is put in order as if it had not been: its own
 //! deadline may pass, but it does not overtake or cut short what admission did not expect it to.
 //!
-//! What the ladder leaves out is served where nothing else is to be done ([`super::spare`]).
+//! What the ladder leaves out is served where there is time for it ([`super::spare`]).
 //!
 //! Work a call: O(log n) a job in and out; a superseded job's heap entry is found dead when it comes to the
 //! top, or cleared when the heap is full. Under guard, where not all can be met, and where something was left out,
@@ -25,7 +25,7 @@ use crate::sched::Schedule;
 use crate::sched::defer::{Accelerator, Frame, Prospect};
 use crate::sched::early::{Early, Places};
 use crate::sched::gather::{Gather, Step, WAITING};
-use crate::sched::guard::{ALL, Choice, HOLD, Look, Next, RETRY, Waiting, at_pace};
+use crate::sched::guard::{ALL, Choice, Coming, HOLD, Look, Next, RETRY, Waiting, at_pace};
 use crate::sched::pace::Pace;
 use crate::sched::police::Police;
 use crate::sched::spare::Spares;
@@ -38,6 +38,10 @@ use std::time::Duration;
 
 /// How much more accelerator time batches side by side may take than one batch with all of it.
 const DEARER: f64 = 1.25;
+
+/// What was left out is taken along where all would be in time even if batches took so much longer: who was let in is
+/// not to pay for it with what makes up for disturbances.
+const DISTURBED: f64 = 1.1;
 
 /// A waiting job's place in the order: deadline (stamp, where there is a gate), then the stream's position, then
 /// its frame number. That deadline is not the job's where its frame was late, or where the camera's stamps jump
@@ -91,9 +95,8 @@ pub struct Scheduler<P> {
     guard_until: Instant,
     /// What waits of each model, for one decision.
     waiting: Vec<Waiting>,
-    /// The critical streams' next frames, for one decision; and the model of all of them, where it is one.
+    /// The critical streams' next frames, for one decision.
     next: Vec<Next>,
-    one_model: Option<ModelId>,
 }
 
 impl<P> Scheduler<P> {
@@ -104,18 +107,13 @@ impl<P> Scheduler<P> {
         let queues: Vec<_> = streams.iter().map(|s| VecDeque::with_capacity(s.depth)).collect();
         let waiting: usize = streams.iter().map(|s| s.depth).sum();
         let models = schedule.models();
+        let room = waiting + streams.len();
         // Twice as many entries as jobs can wait: a sweep then always frees at least half of them.
         let order = (0..models).map(|_| [(); 2].map(|()| BinaryHeap::with_capacity(2 * waiting))).collect();
         let critical: Vec<usize> =
             (0..streams.len()).filter(|&index| streams[index].reserve.is_some()).collect();
-        let model = |&index: &usize| schedule.streams()[index].model;
-        let one_model =
-            critical.first().map(model).filter(|&one| critical.iter().all(|index| model(index) == one));
         Self {
             next: Vec::with_capacity(critical.len()),
-            // Whether they are in time behind each other is theorem 1 for them, and has to hold; and one batch
-            // has to take all of them, which a gate does not.
-            one_model: one_model.filter(|_| schedule.critical_certain() && schedule.gate().is_none()),
             newest: vec![Instant::default(); queues.len()],
             police: Police::new(&schedule),
             gather: Gather::new(&schedule),
@@ -135,7 +133,7 @@ impl<P> Scheduler<P> {
             awaited: 0,
             guard_asked: false,
             guard_until: Instant::default(),
-            waiting: (0..models).map(|_| Waiting::with_capacity(waiting)).collect(),
+            waiting: (0..models).map(|_| Waiting::with_capacity(room)).collect(),
         }
     }
 
@@ -200,7 +198,7 @@ impl<P> Scheduler<P> {
     #[must_use]
     pub fn can_keep(&self, stream: StreamId) -> bool {
         let has_room = self.queues[stream.index()].len() < self.schedule.stream(stream).depth;
-        has_room && !self.police.is_holding(stream) && self.gate.is_none() && self.order.len() == 1
+        has_room && !self.police.is_holding(stream) && self.order.len() == 1
     }
 
     /// Keeps the frame that was left out just now, until its stream's next one, for a moment in which there is time
@@ -217,7 +215,7 @@ impl<P> Scheduler<P> {
     /// Fills `batch` with jobs that were left out, where [`Scheduler::fill`] found nothing: as many as let whatever may
     /// come meanwhile, as policing lets it in, be in time after them.
     pub fn fill_spare(&mut self, now: Instant, places: usize, batch: &mut Batch<P>) -> bool {
-        if self.order.iter().flatten().any(|class| !class.is_empty()) {
+        if self.gate.is_some() || self.order.iter().flatten().any(|class| !class.is_empty()) {
             return false;
         }
         let Some(&BatchJob { job, .. }) = self.spares.first() else { return false };
@@ -233,6 +231,44 @@ impl<P> Scheduler<P> {
             self.runs(now, batch);
         }
         jobs > 0
+    }
+
+    /// Lets frames that were left out ride along in a batch of at most so many, where nothing waits behind it: as many as
+    /// leave time to spare for everybody in it and for those who are due before its end.
+    fn take_along(&mut self, now: Instant, most: u16, batch: &mut Batch<P>) {
+        let (model, jobs) = (batch.model, batch.jobs.len() as u16);
+        let room = most.saturating_sub(jobs).min(self.spares.count());
+        let behind = self.order.iter().flatten().flatten().any(|&Reverse(key)| waits(&self.queues, key));
+        if jobs == 0 || room == 0 || behind || !self.gather.expects() {
+            return;
+        }
+        let pace = self.pace.get(now);
+        let careful = pace * DISTURBED;
+        let Self { schedule, gather, gate, spares, waiting, beside, .. } = self;
+        let end = |jobs, pace| now + at_pace(schedule.planned(model, jobs), pace);
+        // Instants are served one by one: beyond the next one's coming, all behind it would pay for it.
+        let due = gather.next(now);
+        let next = gate.as_ref().and_then(|gate| gate.next_there(due.clone()));
+        let last = end(jobs + room, careful);
+        let coming = due.filter(|(_, due)| due.arrival <= last).map(|(stream, due)| {
+            let bound = schedule.stream(stream).latency_bound;
+            due.stamp + schedule.longest_response(stream, pace).map_or(bound, |response| response.min(bound))
+        });
+        let waiting = &mut waiting[model.index()];
+        waiting.list(std::iter::empty(), coming);
+        let first =
+            batch.jobs.iter().map(|member| member.job.deadline).filter(|&deadline| deadline > now).min();
+        let out = |jobs| end(jobs, careful) + schedule.tail(model, jobs);
+        let fits = |more: &u16| {
+            let jobs = jobs + more;
+            let then = Early { schedule, model, now: end(jobs, careful), pace: careful, beside };
+            spares.count_from(out(jobs)) >= *more
+                && next.is_none_or(|next| end(jobs, pace) <= next)
+                && first.is_none_or(|first| out(jobs) <= first)
+                && then.all_in_turn(&waiting.deadlines[ALL])
+        };
+        let fit = (1..=room).rev().find(fits).unwrap_or(0);
+        batch.jobs.extend((0..fit).map_while(|_| spares.pop_from(out(jobs + fit))));
     }
 
     /// Notes when the other places are free, where so many are now.
@@ -348,7 +384,9 @@ impl<P> Scheduler<P> {
             let Some(choice) = self.choose(now, places) else { return false };
             self.gather.started();
             let ended = self.ended.len();
-            self.take_out(now, choice, batch);
+            let guarded = self.mixed && self.is_guarded(now);
+            self.take_out(now, choice, guarded, batch);
+            self.take_along(now, choice.most, batch);
             // All that was chosen may turn out to be hopeless; then the next is to be chosen.
             if !batch.jobs.is_empty() {
                 self.runs(now, batch);
@@ -424,8 +462,8 @@ impl<P> Scheduler<P> {
         let (first, tail) = ((stream, stamp), schedule.tail(choice.model, choice.jobs));
         let frame = |stream: StreamId, from: Instant, deadline: Instant| {
             let end = deadline.saturating_sub(tail);
-            match schedule.stream(stream).reserve {
-                Some((target, _)) => Frame { critical: true, from, end: end.min(from + target) },
+            match schedule.longest_response(stream, pace) {
+                Some(target) => Frame { critical: true, from, end: end.min(from + target) },
                 None => Frame { critical: false, from, end },
             }
         };
@@ -498,8 +536,8 @@ impl<P> Scheduler<P> {
         if service(part) * parts <= service(jobs as u16).mul_f64(DEARER) { part } else { choice.jobs }
     }
 
-    fn take_out(&mut self, now: Instant, choice: Choice, batch: &mut Batch<P>) {
-        let Choice { model, jobs, mut critical, mut others, given_up } = choice;
+    fn take_out(&mut self, now: Instant, choice: Choice, guarded: bool, batch: &mut Batch<P>) {
+        let Choice { model, jobs, mut critical, mut others, given_up, .. } = choice;
         batch.model = model;
         for (class, given_up) in given_up.into_iter().enumerate() {
             self.end(now, (model, class), given_up, jobs, batch);
@@ -515,11 +553,19 @@ impl<P> Scheduler<P> {
             };
             let Some(&Reverse(key @ (stamp, stream, _))) = order[class].peek() else { break };
             let instant = *first.get_or_insert(stream);
-            if waits(&self.queues, key)
-                && self.gate.as_ref().is_some_and(|gate| !gate.is_of(instant, stream, stamp))
-            {
-                break;
+            let of_instant = self.gate.as_ref().is_none_or(|gate| gate.is_of(instant, stream, stamp));
+            if !of_instant && waits(&self.queues, key) {
+                // Under guard all that is critical goes together.
+                match class {
+                    0 if guarded => self.lost(stream, stamp),
+                    0 => break,
+                    _ => {
+                        others = 0;
+                        continue;
+                    }
+                }
             }
+            let order = &mut self.order[model.index()];
             order[class].pop();
             let Some(job) = take(&mut self.queues, key) else { continue };
             if self.is_hopeless(now, &job.job) {
@@ -615,7 +661,7 @@ impl<P> Scheduler<P> {
             self.list(now, model);
             self.early(now, model).all_in_turn(&self.waiting[model.index()].deadlines[ALL])
         };
-        Some((Choice { model, jobs, critical: jobs, others: jobs, given_up: [0; 2] }, fits))
+        Some((Choice { model, jobs, critical: jobs, others: jobs, most: jobs, given_up: [0; 2] }, fits))
     }
 
     /// A batch of one model that not all can be in, where all are alike.
@@ -623,7 +669,7 @@ impl<P> Scheduler<P> {
         let (given_up, jobs) = self.early(now, model).some(&self.waiting[model.index()].deadlines[ALL]);
         let (given_up, jobs) = (given_up as u16, jobs as u16);
         let class = usize::from(self.critical.is_empty());
-        let mut choice = Choice { model, jobs, critical: jobs, others: jobs, given_up: [0; 2] };
+        let mut choice = Choice { model, jobs, critical: jobs, others: jobs, most: jobs, given_up: [0; 2] };
         choice.given_up[class] = given_up;
         choice
     }
@@ -663,19 +709,23 @@ impl<P> Scheduler<P> {
             self.list(now, ModelId(model as u8));
         }
         let pace = self.pace.get(now);
-        let Self { schedule, queues, critical, waiting, next, one_model, police, beside, .. } = self;
+        let Self { schedule, queues, critical, waiting, next, police, beside, .. } = self;
         next.clear();
         next.extend(critical.iter().filter_map(|&stream| {
             let admitted = &schedule.streams()[stream];
-            let (target, _) = admitted.reserve?;
             let spacing = admitted.period.saturating_sub(admitted.tolerance);
-            Some(Next { from: police.opens(stream), spacing, target })
+            Some(Next { from: police.opens(stream), spacing, reserve: admitted.reserve? })
         }));
+        let coming = schedule.together().map(|together| Coming {
+            model: together.model,
+            next,
+            roomy: schedule.is_roomy(pace),
+        });
         // What is critical may wait for so long, and none comes before the first of these.
         let first = next.iter().map(|next| next.from).min();
         let blocking =
             schedule.blocking(pace).saturating_add(first.map_or(Duration::ZERO, |first| first.since(now)));
-        let mut look = Look::new(schedule, now, pace, blocking, waiting, (*one_model, next), beside);
+        let mut look = Look::new(schedule, now, pace, blocking, waiting, coming, beside);
         for &stream in &*critical {
             let queue = &queues[stream];
             let hopeful = |waiting: &&BatchJob<P>| !is_hopeless(schedule, pace, now, &waiting.job);

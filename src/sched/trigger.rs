@@ -13,7 +13,8 @@
 //! Instants are served in the order of their stamps, one after the other, never two in one batch. Each is let
 //! go when every member has a frame there or is known to have none, or W_g after the first stamp s that is
 //! there: more will not come, as s >= T. Then each model of n frames runs in ceil(n / B) batches. A frame that comes after its instant was
-//! let go (a premise is broken) is not held at all.
+//! let go (a premise is broken) is not held at all. Under guard what is critical does not wait for its instant's turn:
+//! theorem 2 of [`super::guarantee`].
 //!
 //! # Theorem
 //! Let w_g be the service of all batches of a complete instant, v_g the most that it can be with a frame
@@ -50,6 +51,7 @@
 use crate::board::Stream;
 use crate::sched::admission::queue_depth;
 use crate::sched::guarantee::{Accelerator, Demand, Lead};
+use crate::sched::phase::Due;
 use crate::stream::StreamId;
 use crate::time::{Instant, nanos};
 use std::fmt;
@@ -378,6 +380,13 @@ impl Gate {
             |member: StreamId| self.absent[member.index()].is_some_and(|stamp| (from..=end).contains(&stamp));
         let there = |member: StreamId| oldest(member).is_some_and(|stamp| stamp <= end) || left_out(member);
         instant.members.iter().filter(|&&member| !there(member)).count()
+    }
+
+    /// When all frames of the first instant should have come, of those that are due.
+    pub(super) fn next_there(&self, due: impl Iterator<Item = (StreamId, Due)> + Clone) -> Option<Instant> {
+        let (stream, first) = due.clone().min_by_key(|(_, due)| due.stamp)?;
+        let its = due.filter(|(other, due)| self.shares((stream, first.stamp), (*other, due.stamp)));
+        its.map(|(_, due)| due.arrival).max()
     }
 
     /// Whether a frame is of the same instant as `first`, which no waiting frame is before.
