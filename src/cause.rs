@@ -2,8 +2,9 @@
 //!
 //! The way from capture to finish is cut into stages that follow each other without a gap. Each has a budget;
 //! the stage that is furthest beyond its own is the cause, the earlier one of equals. Where none is beyond its
-//! budget (the bound is shorter than the plan) the longest is. A batch that was submitted early enough for its results to
-//! be out in time as planned is late for what came after that: of the last three, whichever took longest beyond its plan.
+//! budget (the bound is shorter than the plan) the longest is. But a batch that was submitted early enough for its results
+//! to be out in time as planned, [`BUDGET`] included, is late for what came after that, however long it waited before: for
+//! the one of the last three that is furthest beyond its plan.
 //!
 //! | cause | from | to | budget |
 //! |---|---|---|---|
@@ -101,6 +102,7 @@ impl Way {
         let company = self.planned.saturating_sub(self.alone);
         let service = self.completed.since(self.submitted);
         let as_planned = self.submitted + self.planned + BUDGET + self.decoding;
+        // Where the first three stages, before the submission, are no cause.
         let (first, budget) = if as_planned <= job.deadline { (3, Duration::ZERO) } else { (0, BUDGET) };
         let stages = [
             (MissCause::LateCapture, job.arrived.since(job.captured), travel),

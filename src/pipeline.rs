@@ -239,7 +239,7 @@ impl<P> Pipeline<P> {
         self.settle_ended();
     }
 
-    /// Whether a frame that its stream's rung leaves out may wait for a moment in which the accelerator would be idle.
+    /// Whether a frame that its stream's rung leaves out may wait for a moment in which there is time for it.
     /// Not where the platform asks for less, nor where a set would wait with it.
     fn may_keep(&self, stream: StreamId, rung: Rung) -> bool {
         let wanted = rung != Rung::Shed && !self.watchdog.pressed() && !self.aligner.has(stream);
@@ -275,6 +275,10 @@ impl<P> Pipeline<P> {
     /// What weighs on the accelerator from outside has changed.
     pub fn pressure(&mut self, pressure: Pressure) {
         self.watchdog.pressure(pressure);
+        if self.watchdog.pressed() {
+            self.scheduler.end_spares();
+            self.settle_ended();
+        }
     }
 
     /// A batch came back from the backend, or was refused by it (with `fault` set).

@@ -57,7 +57,7 @@ pub struct Reserve {
     pub target: Duration,
     /// Time that it needs from a free accelerator on, as planned.
     pub clear: Duration,
-    /// Longest response with which it is in time.
+    /// Longest response with which it is in time; no shorter.
     pub limit: Duration,
 }
 
@@ -392,7 +392,7 @@ impl Schedule {
     /// Longest response of a critical stream that is let happen where it is known what may come meanwhile.
     pub(super) fn longest_response(&self, stream: StreamId, pace: f64) -> Option<Duration> {
         let Reserve { target, limit, .. } = self.stream(stream).reserve?;
-        Some(if self.is_roomy(pace) { limit.max(target) } else { target })
+        Some(if self.is_roomy(pace) { limit } else { target })
     }
 
     /// Largest number of jobs that a batch of `model`, started `now`, may have so that it ends in time for
@@ -494,7 +494,7 @@ impl Critical {
             let unknown = Reserve { target: bound, clear: Duration::ZERO, limit: bound };
             Some(known.map_or(unknown, |((target, clear), limit)| {
                 let [target, clear, limit] = [target, clear, limit].map(Duration::from_nanos);
-                Reserve { target, clear, limit }
+                Reserve { target, clear, limit: limit.max(target) }
             }))
         });
         let reserves = reserves.collect();

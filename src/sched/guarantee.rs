@@ -104,21 +104,22 @@
 //! only, or another foreign one that was asked about it. ∎
 //!
 //! *As late as the bound allows.* T is shorter than the limit L where frames that pile up would take more time than the
-//! longer wait gives. Where all n streams of C have one model, n <= B, l(n) is less than every spacing and 2 * l(n) is at
-//! most every L, the batches of the last paragraph may reckon with L in place of T, if M <= n. *Proof.* At the end of
-//! such a batch all that waits, at most n frames, starts at once, and so again and again: between two starts there is less
-//! than a spacing, so that a stream has one frame more at the next, n in all, and who arrives meanwhile ends
-//! 2 * l(n) later at the most. A place that is left free, and a foreign batch by the conditions with T, leave every job
+//! longer wait gives. Where all n streams of C have one model, n <= B, l(n) is less than every spacing and 2 * l(n) is
+//! at most every L, the batches of the last paragraph may reckon with L in place of T, if M <= n. *Proof.* At the end
+//! of such a batch all that waits, at most n frames, starts at once, and so again and again: between two starts there
+//! is less than a spacing, so that a stream has one frame more at the next, n in all, and who arrives meanwhile ends
+//! twice l(n) later at the most. A place that is left free, and a foreign batch by the conditions with T, leave every job
 //! that waits the time `clear` before arrival + T, whatever was before: of a stream no more frames can then wait than T
-//! counts. ∎ Lateness that is never made up for leaves nothing for disturbances: [`super::guard`] keeps some time free.
+//! counts. (A foreign batch that starts after it is asked about what waits and comes by itself, M <= n once more.) ∎
+//! Lateness that is never made up for leaves nothing for disturbances: [`super::guard`] keeps some time free.
 //!
 //! *With a gate* ([`super::trigger`]) instants are kept apart for the sake of the others only: what is critical goes with
 //! the first batch, whatever its instant, as C's theorem 1 has it.
 //!
-//! *A place left free on purpose* ([`super::defer`]) is left so for no longer than beta after the decision, and not beyond
-//! arrival + T - clear of any critical job that waits. *Proof.* As above, with the last instant at which the place was
-//! left free for an end of a foreign batch: who waited at the decision meets its target by the second condition, who came
-//! after it by the first. ∎
+//! *A place left free on purpose* ([`super::defer`], [`super::gather`], a gate) is left so for no longer than beta
+//! after the decision, and not beyond arrival + T - clear of any critical job that waits. *Proof.* As above, with the
+//! last instant at which the place was left free for an end of a foreign batch: who waited at the decision meets its
+//! target by the second condition, who came after it by the first. ∎
 //!
 //! Other streams appear nowhere in it but in beta. Service times that are p times as long as planned are covered
 //! while p * clear is taken for clear (and theorem 1 holds with p * l): the scheduler measures p

@@ -50,9 +50,11 @@ pub(super) struct Choice {
 pub(super) struct Waiting {
     /// Jobs of critical streams.
     critical: u16,
-    /// Their latest end, whatever comes meanwhile and where that is known, and the latest end of a batch without them.
+    /// Their latest end, whatever comes meanwhile.
     end: Option<Instant>,
+    /// The same where it is known what comes.
     last: Option<Instant>,
+    /// The latest end of a batch without them.
     free: Option<Instant>,
     /// All deadlines of critical jobs, of others, and of all, ascending.
     pub(super) deadlines: [Vec<Instant>; 3],
@@ -157,7 +159,7 @@ impl<'s> Look<'s> {
         let tail = self.schedule.tail(admitted.model, jobs as u16);
         let late = |response: Duration| (oldest.arrived + response).min(oldest.deadline.saturating_sub(tail));
         let end = late(target);
-        let last = if roomy { late(limit.max(target)) } else { end };
+        let last = if roomy { late(limit) } else { end };
         waiting.last = Some(waiting.last.map_or(last, |least| least.min(last)));
         let free = end.saturating_sub(at_pace(clear, self.pace));
         waiting.end = Some(waiting.end.map_or(end, |least| least.min(end)));

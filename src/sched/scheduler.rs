@@ -1,15 +1,15 @@
 //! Earliest-deadline batches.
 //!
-//! The accelerator is given work whenever it is free: the model of the earliest deadline, and of that model
-//! as many jobs, earliest first, as end before that deadline as planned. A stream's queue is as deep as its
-//! bound is long; where it is full the newest frame wins. Jobs that can't be met any more are dropped before
-//! they cost accelerator time; free places share what waits; and where not all can be met a few are given up for larger batches
-//! ([`super::early`]). Early frames are held back ([`super::police`]), and while a premise of the
-//! guarantee is in doubt critical jobs come first ([`super::guard`]). A batch may be held back for frames that
-//! are due: where streams were admitted by their hardware triggers, until an instant's frames are there, in the
-//! order of the stamps and never two instants in one batch ([`super::trigger`]); else as learned phases tell
-//! ([`super::gather`]). Under guard only as long as no critical job that waits is in danger, and where not all can be
-//! met also a batch that would cost the one behind it too many places ([`super::defer`]).
+//! The accelerator is given work whenever it is free: the model of the earliest deadline, and of that model as many
+//! jobs, earliest first, as end before that deadline as planned. A stream's queue is as deep as its bound is long;
+//! where it is full the newest frame wins. Jobs that can't be met any more are dropped before they cost accelerator
+//! time; free places share what waits; and where not all can be met a few are given up for larger batches
+//! ([`super::early`]). Early frames are held back ([`super::police`]), and while a premise of the guarantee is in
+//! doubt critical jobs come first ([`super::guard`]). A batch may be held back for frames that are due: where
+//! streams were admitted by their hardware triggers, until an instant's frames are there, in the order of the
+//! stamps and, but for critical frames under guard, never two instants in one batch ([`super::trigger`]); else as
+//! learned phases tell ([`super::gather`]). Under guard only as long as no critical job that waits is in danger,
+//! and where not all can be met also a batch that would cost the one behind it too many places ([`super::defer`]).
 //!
 //! A frame that was longer on its way than the board states is put in order as if it had not been: its own
 //! deadline may pass, but it does not overtake or cut short what admission did not expect it to.
@@ -192,19 +192,24 @@ impl<P> Scheduler<P> {
         self.end_spare(stream);
     }
 
-    /// Whether what a stream leaves out can be kept: not with a gate, whose instants are planned as wholes, nor with
-    /// several models, nor where the stream's queue is full, of which it takes a place, nor behind a frame that is held
-    /// back for being early.
+    /// Whether what a stream leaves out can be kept: not with several models, nor where the stream's queue is full, of
+    /// which it takes a place, nor behind a frame that is held back for being early.
     #[must_use]
     pub fn can_keep(&self, stream: StreamId) -> bool {
         let has_room = self.queues[stream.index()].len() < self.schedule.stream(stream).depth;
         has_room && !self.police.is_holding(stream) && self.order.len() == 1
     }
 
-    /// Keeps the frame that was left out just now, until its stream's next one, for a moment in which there is time
-    /// ([`Scheduler::fill_spare`]). When that is over it comes out of [`Scheduler::pop_ended`].
+    /// Keeps the frame that was left out just now, until its stream's next one, for a batch that has room or a moment in
+    /// which there is time ([`super::spare`]). When that is over it comes out of [`Scheduler::pop_ended`].
     pub fn keep(&mut self, job: Job, payload: P) {
         self.spares.keep(BatchJob { job, payload });
+    }
+
+    /// There is no time any more for anything that was left out.
+    pub fn end_spares(&mut self) {
+        self.ended
+            .extend(std::iter::from_fn(|| self.spares.pop_any()).map(|spare| (spare, DropReason::Skipped)));
     }
 
     /// There is no time any more for what a stream left out.
@@ -213,7 +218,7 @@ impl<P> Scheduler<P> {
     }
 
     /// Fills `batch` with jobs that were left out, where [`Scheduler::fill`] found nothing: as many as let whatever may
-    /// come meanwhile, as policing lets it in, be in time after them.
+    /// come meanwhile, as policing lets it in, be in time after them. None with a gate, whose instants go as wholes.
     pub fn fill_spare(&mut self, now: Instant, places: usize, batch: &mut Batch<P>) -> bool {
         if self.gate.is_some() || self.order.iter().flatten().any(|class| !class.is_empty()) {
             return false;
@@ -237,9 +242,11 @@ impl<P> Scheduler<P> {
     /// leave time to spare for everybody in it and for those who are due before its end.
     fn take_along(&mut self, now: Instant, most: u16, batch: &mut Batch<P>) {
         let (model, jobs) = (batch.model, batch.jobs.len() as u16);
-        let room = most.saturating_sub(jobs).min(self.spares.count());
-        let behind = self.order.iter().flatten().flatten().any(|&Reverse(key)| waits(&self.queues, key));
-        if jobs == 0 || room == 0 || behind || !self.gather.expects() {
+        if jobs == 0 || jobs >= most || self.spares.first_deadline().is_none() || !self.gather.expects() {
+            return;
+        }
+        let room = self.spares.count().min(most - jobs);
+        if self.order.iter().flatten().flatten().any(|&Reverse(key)| waits(&self.queues, key)) {
             return;
         }
         let pace = self.pace.get(now);
@@ -248,7 +255,11 @@ impl<P> Scheduler<P> {
         let end = |jobs, pace| now + at_pace(schedule.planned(model, jobs), pace);
         // Instants are served one by one: beyond the next one's coming, all behind it would pay for it.
         let due = gather.next(now);
-        let next = gate.as_ref().and_then(|gate| gate.next_there(due.clone()));
+        let next = match gate {
+            Some(gate) => gate.next_there(due.clone()),
+            None => Some(now + Duration::MAX),
+        };
+        let Some(next) = next else { return };
         let last = end(jobs + room, careful);
         let coming = due.filter(|(_, due)| due.arrival <= last).map(|(stream, due)| {
             let bound = schedule.stream(stream).latency_bound;
@@ -259,15 +270,23 @@ impl<P> Scheduler<P> {
         let first =
             batch.jobs.iter().map(|member| member.job.deadline).filter(|&deadline| deadline > now).min();
         let out = |jobs| end(jobs, careful) + schedule.tail(model, jobs);
-        let fits = |more: &u16| {
+        let fits = |more: u16| {
             let jobs = jobs + more;
             let then = Early { schedule, model, now: end(jobs, careful), pace: careful, beside };
-            spares.count_from(out(jobs)) >= *more
-                && next.is_none_or(|next| end(jobs, pace) <= next)
+            spares.count_from(out(jobs)) >= more
+                && end(jobs, pace) <= next
                 && first.is_none_or(|first| out(jobs) <= first)
                 && then.all_in_turn(&waiting.deadlines[ALL])
         };
-        let fit = (1..=room).rev().find(fits).unwrap_or(0);
+        let (mut fit, mut over) = (0, room + 1);
+        while over - fit > 1 {
+            let middle = fit.midpoint(over);
+            if fits(middle) {
+                fit = middle;
+            } else {
+                over = middle;
+            }
+        }
         batch.jobs.extend((0..fit).map_while(|_| spares.pop_from(out(jobs + fit))));
     }
 
@@ -432,7 +451,9 @@ impl<P> Scheduler<P> {
             None | Some(Course::Start | Course::GiveUp(_)) => {}
         }
         let most = choice.jobs;
-        let held = self.hold(now, &mut choice, latest.flatten());
+        // Under guard a place is left free for no longer than a batch of others may take: see theorem 2.
+        let until = guarded.then(|| now + self.schedule.blocking(self.pace.get(now)));
+        let held = self.hold(now, &mut choice, until.into_iter().chain(latest.flatten()).min());
         if guarded {
             // The guard counts on batches with all that is critical.
             choice.jobs = most;
@@ -482,7 +503,7 @@ impl<P> Scheduler<P> {
                 prospect.waits_for_later(frame);
             }
         }
-        // Of others alone none can be with critical frames, which are of a later one.
+        // Beside critical frames of a later instant others of this one would take the places of those of that one.
         let apart = gate.is_some() && critical == 0;
         for (stream, due) in gather.next(now).filter(|(stream, due)| apart || of_first((*stream, due.stamp)))
         {
@@ -540,8 +561,9 @@ impl<P> Scheduler<P> {
         let Choice { model, jobs, mut critical, mut others, given_up, .. } = choice;
         batch.model = model;
         for (class, given_up) in given_up.into_iter().enumerate() {
-            self.end(now, (model, class), given_up, jobs, batch);
+            self.end(now, (model, class), given_up, jobs.saturating_sub(critical), batch);
         }
+        others = others.saturating_sub(batch.jobs.len() as u16);
         let mut first = None;
         while batch.jobs.len() < usize::from(jobs) {
             let order = &mut self.order[model.index()];
@@ -552,12 +574,15 @@ impl<P> Scheduler<P> {
                 _ => break,
             };
             let Some(&Reverse(key @ (stamp, stream, _))) = order[class].peek() else { break };
+            let Some(&Job { captured, .. }) = find(&self.queues, key) else {
+                order[class].pop();
+                continue;
+            };
             let instant = *first.get_or_insert(stream);
-            let of_instant = self.gate.as_ref().is_none_or(|gate| gate.is_of(instant, stream, stamp));
-            if !of_instant && waits(&self.queues, key) {
+            if self.gate.as_ref().is_some_and(|gate| !gate.is_of(instant, stream, stamp)) {
                 // Under guard all that is critical goes together.
                 match class {
-                    0 if guarded => self.lost(stream, stamp),
+                    0 if guarded => self.lost(stream, captured),
                     0 => break,
                     _ => {
                         others = 0;

@@ -1,4 +1,5 @@
-//! Spare frames: what the ladder leaves out waits for a moment in which the accelerator would be idle.
+//! Spare frames: what the ladder leaves out waits for a batch that has room, or for a moment in which the accelerator would
+//! be idle.
 //!
 //! The ladder takes whole fractions of streams out, and stays down for a while after what took it there; so it often
 //! leaves out more than has to be, and what has to be varies from one moment to the next. A frame that is left out is

@@ -10,11 +10,12 @@
 //! - Service and the lead are those of [`super::guarantee`], with stamps in place of arrivals.
 //!
 //! # The gate
-//! Instants are served in the order of their stamps, one after the other, never two in one batch. Each is let
-//! go when every member has a frame there or is known to have none, or W_g after the first stamp s that is
-//! there: more will not come, as s >= T. Then each model of n frames runs in ceil(n / B) batches. A frame that comes after its instant was
-//! let go (a premise is broken) is not held at all. Under guard what is critical does not wait for its instant's turn:
-//! theorem 2 of [`super::guarantee`].
+//! Instants are served in the order of their stamps, one after the other, never two in one batch. Each is let go
+//! when every member has a frame there or is known to have none, or W_g after the first stamp s that is there: more
+//! will not come, as s >= T. Then each model of n frames runs in ceil(n / B) batches. A frame that comes after its
+//! instant was let go (a premise is broken) is not held at all. Under guard what is critical does not wait for its
+//! instant's turn: theorem 2 of [`super::guarantee`]. And what the ladder left out may ride in any batch, as far as
+//! the next instant's frames are not there before its end ([`super::spare`]).
 //!
 //! # Theorem
 //! Let w_g be the service of all batches of a complete instant, v_g the most that it can be with a frame
