@@ -560,8 +560,10 @@ impl<P> Scheduler<P> {
     fn take_out(&mut self, now: Instant, choice: Choice, guarded: bool, batch: &mut Batch<P>) {
         let Choice { model, jobs, mut critical, mut others, given_up, .. } = choice;
         batch.model = model;
+        // Results that are wanted late take no critical frame's place.
+        let late = if guarded { jobs.saturating_sub(critical) } else { jobs };
         for (class, given_up) in given_up.into_iter().enumerate() {
-            self.end(now, (model, class), given_up, jobs.saturating_sub(critical), batch);
+            self.end(now, (model, class), given_up, late, batch);
         }
         others = others.saturating_sub(batch.jobs.len() as u16);
         let mut first = None;
