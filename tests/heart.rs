@@ -9,7 +9,7 @@ use ocelli::cause::Way;
 use ocelli::job::{Batch, BatchFault, DropReason, Job, Lost, Outcome};
 use ocelli::pipeline::{Effect, Pipeline};
 use ocelli::record::SetRecord;
-use ocelli::sched::Schedule;
+use ocelli::sched::{Schedule, Scheduler};
 use ocelli::stats::Ledger;
 use ocelli::stream::{Criticality, ModelId, StreamId, StreamState};
 use ocelli::time::Instant;
@@ -365,6 +365,32 @@ fn stale_results_are_delivered_late_where_the_board_wants_them() {
     rig.complete(false);
     rig.publish(true);
     assert_eq!(rig.records[1], [(0, Outcome::Late)]);
+}
+
+#[test]
+fn results_that_are_wanted_late_take_no_critical_frames_place() {
+    // l(4) = 6 ms and 0.5 are too long for the third camera, which is given up for two more; its result is wanted late.
+    let bounds = [8, 8, 3, 7, 7, 7];
+    let cameras = bounds.iter().enumerate().map(|(index, &bound)| {
+        let mut camera = stream(&format!("s{index}"), ms(100), ms(bound));
+        camera.criticality = if index < 2 { Criticality::Critical } else { Criticality::Normal };
+        camera.stale_results = index == 2;
+        camera
+    });
+    let board = board(cameras.collect(), ms(2), ms(1), 4);
+    let mut scheduler = Scheduler::new(Schedule::overcommitted_for_measuring(&board, profile(&board)));
+    scheduler.set_guard(true);
+    let now = Instant::from_nanos(1_000_000_000);
+    for (index, bound) in bounds.into_iter().enumerate() {
+        let (stream, deadline) = (StreamId(index as u16), now + ms(bound));
+        let job = Job { stream, sequence: 0, model: ModelId(0), captured: now, arrived: now, deadline };
+        scheduler.push(now, job, ());
+    }
+    let mut batch = Batch::with_capacity(4);
+    scheduler.advance(now);
+    assert!(scheduler.fill(now, 1, &mut batch));
+    let started: Vec<u16> = batch.jobs.iter().map(|member| member.job.stream.0).collect();
+    assert_eq!(started, [2, 3, 0, 1]);
 }
 
 #[test]
