@@ -18,6 +18,7 @@
 //! | 1.5 P, 128 | 86 | 95 |
 
 use crate::sched::Schedule;
+use crate::sched::early::largest;
 use crate::sched::guard::at_pace;
 use crate::stream::ModelId;
 use crate::time::Instant;
@@ -133,14 +134,5 @@ fn batch<'f, I: Iterator<Item = &'f Frame>>(
     };
     let most = usize::from(at.schedule.max_batch(at.model));
     let in_time = critical <= most && fits(critical);
-    let (mut least, mut over) = (critical.min(most), most + 1);
-    while over - least > 1 {
-        let middle = least.midpoint(over);
-        if fits(middle) {
-            least = middle;
-        } else {
-            over = middle;
-        }
-    }
-    (least, in_time)
+    (largest(critical.min(most), most, fits), in_time)
 }

@@ -14,6 +14,20 @@ use crate::time::Instant;
 /// When each of the accelerator's places is free: the first few of them, where there are very many.
 pub(super) type Places = heapless::Vec<Instant, 8>;
 
+/// The largest number up to `most` that fits, where whatever is less does too; `least` where none above it does.
+pub(super) fn largest(least: usize, most: usize, fits: impl Fn(usize) -> bool) -> usize {
+    let (mut fit, mut over) = (least, most + 1);
+    while over - fit > 1 {
+        let middle = fit.midpoint(over);
+        if fits(middle) {
+            fit = middle;
+        } else {
+            over = middle;
+        }
+    }
+    fit
+}
+
 /// A decision's time, and how fast batches are.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Early<'s> {
@@ -30,16 +44,7 @@ impl Early<'_> {
     /// be late.
     fn within(&self, start: Instant, deadline: Instant, most: usize) -> usize {
         let most = most.min(usize::from(self.schedule.max_batch(self.model)));
-        let (mut fits, mut over) = (0, most + 1);
-        while over - fits > 1 {
-            let middle = fits.midpoint(over);
-            if self.end(start, middle) <= deadline {
-                fits = middle;
-            } else {
-                over = middle;
-            }
-        }
-        fits
+        largest(0, most, |jobs| self.end(start, jobs) <= deadline)
     }
 
     fn end(&self, start: Instant, jobs: usize) -> Instant {

@@ -23,7 +23,7 @@
 use crate::job::{Batch, BatchJob, DropReason, Job};
 use crate::sched::Schedule;
 use crate::sched::defer::{Accelerator, Frame, Prospect};
-use crate::sched::early::{Early, Places};
+use crate::sched::early::{Early, Places, largest};
 use crate::sched::gather::{Gather, Step, WAITING};
 use crate::sched::guard::{ALL, Choice, Coming, HOLD, Look, Next, RETRY, Waiting, at_pace};
 use crate::sched::pace::Pace;
@@ -278,15 +278,7 @@ impl<P> Scheduler<P> {
                 && first.is_none_or(|first| out(jobs) <= first)
                 && then.all_in_turn(&waiting.deadlines[ALL])
         };
-        let (mut fit, mut over) = (0, room + 1);
-        while over - fit > 1 {
-            let middle = fit.midpoint(over);
-            if fits(middle) {
-                fit = middle;
-            } else {
-                over = middle;
-            }
-        }
+        let fit = largest(0, room.into(), |more| fits(more as u16)) as u16;
         batch.jobs.extend((0..fit).map_while(|_| spares.pop_from(out(jobs + fit))));
     }
 
